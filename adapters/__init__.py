@@ -1,0 +1,4 @@
+"""Learning: examples in, an adapter and its measurements out.
+
+Knows neither the server nor the schedule that calls it.
+"""
