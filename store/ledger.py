@@ -1,0 +1,368 @@
+"""The history of rounds, adapters and swaps, and which adapter is live.
+
+Knows no weights: an adapter is a version, a parent, a hash and a card.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from acclimate.store.db import Db, ids
+from acclimate.store.errors import Detached, NotFound, RoundError, StoreError
+from acclimate.store.files import (
+    TEMP_PREFIX,
+    Home,
+    failpoint,
+    parse_version,
+    remove_tree,
+    sha256_file,
+    version_name,
+)
+
+ADAPTER_FILE = "adapter.gguf"
+
+
+@dataclass(frozen=True)
+class Round:
+    id: int
+    parent: int | None
+    state: Literal["running", "accepted", "rejected", "failed"]
+    started_at: float
+    ended_at: float | None
+    seed: int
+    measures: dict[str, Any]
+    reasons: list[str]
+    candidate_sha256: str | None
+    error: str | None
+    counts: dict[str, int]  # examples by role
+
+
+@dataclass(frozen=True)
+class Adapter:
+    version: int
+    parent: int | None
+    round_id: int
+    sha256: str  # of adapter.gguf
+    scale: float
+    card: dict[str, Any]
+    state: Literal["ok", "retired"]
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Swap:
+    id: int
+    from_version: int | None  # None is the base model
+    to_version: int | None
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Lineage:
+    versions: list[int]  # the adapter, its parent, … , its first ancestor
+    examples: dict[int, list[int]]  # version → ids of the examples that its round taught
+
+
+def start_round(
+    db: Db,
+    parent: int | None,
+    seed: int,
+    new_ids: Iterable[int],
+    replay_ids: Iterable[int] = (),
+    held_out_ids: Iterable[int] = (),
+) -> int:
+    """Record a running round and what it uses. Raises RoundError while another one runs."""
+    with db.write() as conn:
+        running = conn.execute("SELECT id FROM rounds WHERE state = 'running'").fetchone()
+        if running:
+            raise RoundError(f"round {running['id']} is running", "wait for its verdict")
+        round_id = conn.execute(
+            "INSERT INTO rounds(parent, state, started_at, seed) VALUES (?, 'running', ?, ?)",
+            (parent, time.time(), seed),
+        ).lastrowid
+        if round_id is None:
+            raise StoreError("the round got no number")
+        roles = (("new", new_ids), ("replay", replay_ids), ("held-out", held_out_ids))
+        for role, example_ids in roles:
+            conn.executemany(
+                "INSERT INTO round_examples VALUES (?, ?, ?)",
+                [(round_id, example_id, role) for example_id in example_ids],
+            )
+        failpoint("round.started")
+    return round_id
+
+
+def finish_round(
+    db: Db,
+    round_id: int,
+    state: Literal["rejected", "failed"],
+    measures: Mapping[str, Any] | None = None,
+    reasons: Sequence[str] = (),
+    error: str | None = None,
+    candidate_sha256: str | None = None,
+) -> None:
+    """End a running round without an adapter; its examples stay as they were."""
+    if state not in ("rejected", "failed"):
+        raise ValueError(f"a round ends here rejected or failed, not {state}")
+    with db.write() as conn:
+        _end_round(conn, round_id, state, measures, reasons, error, candidate_sha256)
+
+
+def _end_round(
+    conn: sqlite3.Connection,
+    round_id: int,
+    state: str,
+    measures: Mapping[str, Any] | None,
+    reasons: Sequence[str],
+    error: str | None,
+    candidate_sha256: str | None,
+) -> None:
+    done = conn.execute(
+        "UPDATE rounds SET state = ?, ended_at = ?, measures = ?, reasons = ?, error = ?,"
+        " candidate_sha256 = ? WHERE id = ? AND state = 'running'",
+        (
+            state,
+            time.time(),
+            json.dumps(dict(measures or {})),
+            json.dumps(list(reasons)),
+            error,
+            candidate_sha256,
+            round_id,
+        ),
+    ).rowcount
+    if done != 1:
+        raise RoundError(f"round {round_id} is not running")
+
+
+def publish(
+    db: Db,
+    round_id: int,
+    version: int,
+    parent: int | None,
+    sha256: str,
+    scale: float,
+    card: Mapping[str, Any],
+    learned_ids: Iterable[int],
+    held_out_ids: Iterable[int] = (),
+    measures: Mapping[str, Any] | None = None,
+    reasons: Sequence[str] = (),
+) -> None:
+    """Accept a round's adapter, whose folder is in place already: all of it or nothing.
+
+    The adapter's row, its examples' states, the round's verdict and, unless pinned, `live` change
+    in one transaction. Examples that were forgotten meanwhile stay forgotten.
+    """
+    version_name(version)
+    with db.write() as conn:
+        _end_round(conn, round_id, "accepted", measures, reasons, None, sha256)
+        failpoint("publish.round")
+        conn.execute(
+            "INSERT INTO adapters(version, parent, round_id, sha256, scale, card, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (version, parent, round_id, sha256, scale, json.dumps(dict(card)), time.time()),
+        )
+        for state, example_ids in (("learned", learned_ids), ("held-out", held_out_ids)):
+            conn.execute(
+                "UPDATE examples SET state = ?, reason = '' WHERE state IN"
+                " ('pending', 'learned', 'held-out') AND id IN (SELECT value FROM json_each(?))",
+                (state, ids(example_ids)),
+            )
+        failpoint("publish.examples")
+        if not _setting(conn, "pinned", False):
+            _move_live(conn, version, "round")
+
+
+def live(db: Db) -> int | None:
+    """The version served by default, None for the base model."""
+    version = _setting(db.read(), "live", None)
+    return None if version is None else int(version)
+
+
+def pinned(db: Db) -> bool:
+    """Whether accepted rounds leave `live` alone."""
+    return bool(_setting(db.read(), "pinned", False))
+
+
+def set_live(db: Db, version: int | None, reason: str) -> None:
+    """Make another adapter (None: the base model) the one served. Raises NotFound, StoreError."""
+    with db.write() as conn:
+        if version is not None and adapter(db, version).state != "ok":
+            raise StoreError(f"{version_name(version)} is retired", "see: acclimate history")
+        _move_live(conn, version, reason)
+
+
+def pin(db: Db, version: int | None) -> None:
+    """Serve `version` until `unpin`, whatever rounds give."""
+    with db.write() as conn:
+        set_live(db, version, "pin")
+        _set(conn, "pinned", True)
+
+
+def unpin(db: Db) -> None:
+    """Let accepted rounds move `live` again."""
+    with db.write() as conn:
+        _set(conn, "pinned", False)
+
+
+def _move_live(conn: sqlite3.Connection, version: int | None, reason: str) -> None:
+    before = _setting(conn, "live", None)
+    if before == version:
+        return
+    _set(conn, "live", version)
+    conn.execute(
+        "INSERT INTO swaps(from_version, to_version, reason, at) VALUES (?, ?, ?, ?)",
+        (before, version, reason, time.time()),
+    )
+    failpoint("swap.recorded")
+
+
+def _setting(conn: sqlite3.Connection, key: str, default: Any) -> Any:
+    row = conn.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+    return json.loads(row["value"]) if row else default
+
+
+def _set(conn: sqlite3.Connection, key: str, value: Any) -> None:
+    conn.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, json.dumps(value)))
+
+
+def next_version(db: Db) -> int:
+    """The number that the next accepted adapter gets; numbers are never used twice."""
+    row = db.read().execute("SELECT coalesce(max(version), 0) + 1 FROM adapters").fetchone()
+    return int(row[0])
+
+
+def adapters(db: Db) -> list[Adapter]:
+    """All accepted adapters, oldest first."""
+    rows = db.read().execute("SELECT * FROM adapters ORDER BY version").fetchall()
+    return [_adapter(row) for row in rows]
+
+
+def adapter(db: Db, version: int) -> Adapter:
+    """One adapter. Raises NotFound."""
+    row = db.read().execute("SELECT * FROM adapters WHERE version = ?", (version,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no adapter {version}", "see: acclimate history")
+    return _adapter(row)
+
+
+def _adapter(row: sqlite3.Row) -> Adapter:
+    return Adapter(**{**dict(row), "card": json.loads(row["card"])})
+
+
+def rounds(db: Db, limit: int = 50) -> list[Round]:
+    """The latest rounds, newest first."""
+    conn = db.read()
+    rows = conn.execute("SELECT * FROM rounds ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+    counts: dict[int, dict[str, int]] = {row["id"]: {} for row in rows}
+    for round_id, role, count in conn.execute(
+        "SELECT round_id, role, count(*) FROM round_examples"
+        " WHERE round_id IN (SELECT value FROM json_each(?)) GROUP BY round_id, role",
+        (ids(counts),),
+    ).fetchall():
+        counts[round_id][role] = count
+    return [
+        Round(
+            **{
+                **dict(row),
+                "measures": json.loads(row["measures"]),
+                "reasons": json.loads(row["reasons"]),
+                "counts": counts[row["id"]],
+            }
+        )
+        for row in rows
+    ]
+
+
+def swaps(db: Db, limit: int = 50) -> list[Swap]:
+    """The latest moves of `live`, newest first."""
+    rows = db.read().execute("SELECT * FROM swaps ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+    return [Swap(**dict(row)) for row in rows]
+
+
+def lineage(db: Db, version: int) -> Lineage:
+    """What an adapter descends from, and what each of those rounds taught. Raises NotFound."""
+    versions = []
+    taught: dict[int, list[int]] = {}
+    current: int | None = version
+    while current is not None:
+        step = adapter(db, current)
+        rows = db.read().execute(
+            "SELECT example_id FROM round_examples WHERE round_id = ? AND role = 'new'"
+            " ORDER BY example_id",
+            (step.round_id,),
+        )
+        versions.append(current)
+        taught[current] = [row[0] for row in rows.fetchall()]
+        current = step.parent
+    return Lineage(versions, taught)
+
+
+def learners(db: Db, example_ids: Iterable[int]) -> list[int]:
+    """Versions that carry any of these examples: taught, replayed or inherited, oldest first."""
+    rows = db.read().execute(
+        "WITH RECURSIVE carrier(version) AS ("
+        "  SELECT a.version FROM adapters a JOIN round_examples r USING (round_id)"
+        "  WHERE r.role IN ('new', 'replay') AND r.example_id IN (SELECT value FROM json_each(?))"
+        "  UNION SELECT a.version FROM adapters a JOIN carrier c ON a.parent = c.version"
+        ") SELECT version FROM carrier ORDER BY version",
+        (ids(example_ids),),
+    )
+    return [row[0] for row in rows.fetchall()]
+
+
+def reconcile(db: Db, home: Home) -> list[str]:
+    """Make folders and rows agree again after a crash, towards the last committed transaction.
+
+    Returns what was done, a line each. Call it at start, before anything is served. Raises
+    Detached rather than believe that every folder is gone.
+    """
+    if not home.attached():
+        raise Detached(f"the home {home.root} is not there", "plug its drive in again")
+    done = []
+    with db.write() as conn:
+        for row in conn.execute("SELECT id FROM rounds WHERE state = 'running'").fetchall():
+            _end_round(conn, row["id"], "failed", None, (), "interrupted", None)
+            done.append(f"round {row['id']} had been interrupted")
+    known = {a.version: a for a in adapters(db)}
+    for path in sorted(home.adapters.iterdir()):
+        try:
+            leftover = parse_version(path.name) not in known
+        except ValueError:
+            leftover = path.name.startswith(TEMP_PREFIX)
+        if leftover:
+            remove_tree(path)
+            done.append(f"removed {path.name}, which was never published")
+    serving = live(db)
+    for version, a in known.items():
+        # Hashing is for the one that is about to serve; the rest are checked when they load.
+        if a.state == "ok" and not _whole(home, a, check_hash=version == serving):
+            done.append(_retire(db, version))
+    while serving is not None and adapter(db, serving).state != "ok":
+        serving = adapter(db, serving).parent
+        if serving is None:
+            break
+        a = adapter(db, serving)
+        if a.state == "ok" and not _whole(home, a, check_hash=True):
+            done.append(_retire(db, serving))
+    if serving != live(db):
+        set_live(db, serving, "repair")
+        done.append(f"live is {'base' if serving is None else version_name(serving)} now")
+    return done
+
+
+def _retire(db: Db, version: int) -> str:
+    with db.write() as conn:
+        conn.execute("UPDATE adapters SET state = 'retired' WHERE version = ?", (version,))
+    return f"{version_name(version)} is missing or damaged and was retired"
+
+
+def _whole(home: Home, a: Adapter, *, check_hash: bool) -> bool:
+    file = home.adapter_dir(a.version) / ADAPTER_FILE
+    try:
+        return file.is_file() and (not check_hash or sha256_file(file) == a.sha256)
+    except OSError:
+        return False

@@ -1,0 +1,213 @@
+"""The schema, as steps that each run once in a transaction of their own.
+
+Knows tables, not what they are used for.
+"""
+
+import sqlite3
+from typing import Any
+
+from acclimate.store.errors import StoreError
+from sqlite_utils import Migrations
+
+# AUTOINCREMENT everywhere that an id leaves the table (vectors, lineage): a deleted row's id must
+# never name another one. Times are unix seconds and only shown; order comes from ids.
+_SOURCES = """
+CREATE TABLE sources (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    path TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL CHECK (kind IN ('notes', 'chat', 'code', 'manual')),
+    trust TEXT NOT NULL DEFAULT 'own',
+    patterns TEXT NOT NULL DEFAULT '[]',
+    state TEXT NOT NULL DEFAULT 'ok' CHECK (state IN ('ok', 'missing', 'removed')),
+    device INTEGER,
+    added_at REAL NOT NULL
+);
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    source_id INTEGER NOT NULL REFERENCES sources(id),
+    path TEXT NOT NULL,
+    sha256 TEXT,
+    size INTEGER,
+    mtime_ns INTEGER,
+    state TEXT NOT NULL CHECK (state IN ('ok', 'refused', 'gone', 'forgotten')),
+    reason TEXT NOT NULL DEFAULT '',
+    seen_at REAL NOT NULL,
+    UNIQUE (source_id, path)
+);
+CREATE INDEX documents_by_sha256 ON documents(source_id, sha256);
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    source_id INTEGER NOT NULL REFERENCES sources(id),
+    path TEXT NOT NULL,
+    line INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL
+);
+CREATE INDEX quarantine_by_path ON quarantine(source_id, path);
+"""
+
+_CHUNKS = """
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    document_id INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
+    ordinal INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    start_line INTEGER NOT NULL,
+    end_line INTEGER NOT NULL,
+    vector BLOB,
+    UNIQUE (document_id, ordinal)
+);
+CREATE INDEX chunks_without_vector ON chunks(id) WHERE vector IS NULL;
+CREATE VIRTUAL TABLE chunks_fts USING fts5(
+    text, content='chunks', content_rowid='id', tokenize='porter unicode61'
+);
+CREATE TABLE deleted_vectors (chunk_id INTEGER PRIMARY KEY);
+CREATE TRIGGER chunks_insert AFTER INSERT ON chunks BEGIN
+    INSERT INTO chunks_fts(rowid, text) VALUES (new.id, new.text);
+END;
+CREATE TRIGGER chunks_delete AFTER DELETE ON chunks BEGIN
+    INSERT INTO chunks_fts(chunks_fts, rowid, text) VALUES ('delete', old.id, old.text);
+    INSERT OR IGNORE INTO deleted_vectors SELECT old.id WHERE old.vector IS NOT NULL;
+END;
+CREATE TRIGGER chunks_update AFTER UPDATE OF text ON chunks BEGIN
+    INSERT INTO chunks_fts(chunks_fts, rowid, text) VALUES ('delete', old.id, old.text);
+    INSERT INTO chunks_fts(rowid, text) VALUES (new.id, new.text);
+END;
+"""
+
+_EXAMPLES = """
+CREATE TABLE examples (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    sha256 TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL CHECK (kind IN ('exchange', 'preference')),
+    content TEXT NOT NULL,
+    prompt_sha256 TEXT NOT NULL,
+    source_id INTEGER REFERENCES sources(id),
+    document_id INTEGER REFERENCES documents(id) ON DELETE SET NULL,
+    line INTEGER,
+    state TEXT NOT NULL DEFAULT 'pending'
+        CHECK (state IN ('pending', 'learned', 'held-out', 'quarantined', 'forgotten')),
+    reason TEXT NOT NULL DEFAULT '',
+    created_at REAL NOT NULL
+);
+CREATE INDEX examples_by_state ON examples(state, id);
+CREATE INDEX examples_by_prompt ON examples(source_id, prompt_sha256);
+CREATE INDEX examples_by_document ON examples(document_id);
+"""
+
+_LEDGER = """
+CREATE TABLE rounds (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    parent INTEGER,
+    state TEXT NOT NULL CHECK (state IN ('running', 'accepted', 'rejected', 'failed')),
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    seed INTEGER NOT NULL,
+    measures TEXT NOT NULL DEFAULT '{}',
+    reasons TEXT NOT NULL DEFAULT '[]',
+    candidate_sha256 TEXT,
+    error TEXT
+);
+CREATE TABLE round_examples (
+    round_id INTEGER NOT NULL REFERENCES rounds(id),
+    example_id INTEGER NOT NULL REFERENCES examples(id),
+    role TEXT NOT NULL CHECK (role IN ('new', 'replay', 'held-out')),
+    PRIMARY KEY (round_id, example_id)
+) WITHOUT ROWID;
+CREATE INDEX round_examples_by_example ON round_examples(example_id);
+CREATE TABLE adapters (
+    version INTEGER PRIMARY KEY,
+    parent INTEGER REFERENCES adapters(version),
+    round_id INTEGER NOT NULL REFERENCES rounds(id),
+    sha256 TEXT NOT NULL,
+    scale REAL NOT NULL,
+    card TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'ok' CHECK (state IN ('ok', 'retired')),
+    created_at REAL NOT NULL
+);
+CREATE TABLE swaps (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    from_version INTEGER,
+    to_version INTEGER,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL
+);
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+_CONVERSATIONS = """
+CREATE TABLE conversations (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    created_at REAL NOT NULL
+);
+CREATE TABLE messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
+    role TEXT NOT NULL,
+    content TEXT NOT NULL,
+    adapter TEXT,
+    passages TEXT NOT NULL DEFAULT '[]',
+    created_at REAL NOT NULL
+);
+CREATE INDEX messages_by_conversation ON messages(conversation_id, seq);
+CREATE TABLE feedback (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id TEXT REFERENCES messages(id) ON DELETE SET NULL,
+    rating TEXT NOT NULL CHECK (rating IN ('good', 'bad', 'edit')),
+    edit TEXT,
+    prompt TEXT NOT NULL,
+    reply TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    used INTEGER NOT NULL DEFAULT 0
+);
+"""
+
+
+def m001_sources(db: Any) -> None:
+    _run(db, _SOURCES)
+
+
+def m002_chunks(db: Any) -> None:
+    _run(db, _CHUNKS)
+
+
+def m003_examples(db: Any) -> None:
+    _run(db, _EXAMPLES)
+
+
+def m004_ledger(db: Any) -> None:
+    _run(db, _LEDGER)
+
+
+def m005_conversations(db: Any) -> None:
+    _run(db, _CONVERSATIONS)
+
+
+STEPS = (m001_sources, m002_chunks, m003_examples, m004_ledger, m005_conversations)
+
+
+def migrate(db: Any) -> None:
+    """Bring a sqlite_utils.Database to this version's schema. Raises StoreError if it is newer."""
+    steps = Migrations("acclimate")
+    for step in STEPS:
+        steps()(step)
+    unknown = {m.name for m in steps.applied(db)} - {step.__name__ for step in STEPS}
+    if unknown:
+        raise StoreError(
+            f"the database was written by a newer Acclimate (step {max(unknown)})",
+            "install that version, or choose another home",
+        )
+    if steps.pending(db):
+        steps.apply(db)
+
+
+def _run(db: Any, script: str) -> None:
+    # executescript would commit the step's transaction, so statements go one at a time.
+    statement = ""
+    for line in script.strip().splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            db.execute(statement)
+            statement = ""
