@@ -1,0 +1,154 @@
+"""What was said in chats with the model, and what the person thought of the replies.
+
+Knows no model; nothing here is learned from unless the person rates it.
+"""
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from acclimate.store.db import Db
+from acclimate.store.errors import NotFound
+
+Rating = Literal["good", "bad", "edit"]
+
+
+@dataclass(frozen=True)
+class Message:
+    id: str
+    conversation_id: str
+    role: str
+    content: str
+    adapter: str | None  # "base" or "v0007": which one wrote it
+    passages: list[dict[str, Any]]
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Feedback:
+    id: int
+    message_id: str | None
+    rating: Rating
+    edit: str | None
+    prompt: list[dict[str, str]]
+    reply: str
+    created_at: float
+    used: bool
+
+
+def save_exchange(
+    db: Db,
+    conversation_id: str | None,
+    messages: Sequence[Mapping[str, str]],
+    reply: str,
+    adapter: str,
+    passages: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Record a reply and the messages before it that are new; returns the reply's id.
+
+    `messages` is the whole prompt. When it does not continue what the conversation holds (an
+    edited or repeated question), the exchange opens a new one: nothing said is overwritten.
+    """
+    prompt = [(m["role"], m["content"]) for m in messages]
+    now = time.time()
+    with db.write() as conn:
+        before: list[tuple[str, str]] = []
+        if conversation_id is not None:
+            before = [(m.role, m.content) for m in _messages(conn, conversation_id)]
+            if before != prompt[: len(before)]:
+                conversation_id, before = None, []
+        if conversation_id is None:
+            conversation_id = uuid.uuid4().hex
+        conn.execute(
+            "INSERT OR IGNORE INTO conversations(id, created_at) VALUES (?, ?)",
+            (conversation_id, now),
+        )
+        add = (
+            "INSERT INTO messages(id, conversation_id, role, content, adapter, passages,"
+            " created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        )
+        for role, content in prompt[len(before) :]:
+            message = (uuid.uuid4().hex, conversation_id, role, content, None, "[]", now)
+            conn.execute(add, message)
+        message_id = uuid.uuid4().hex
+        used = json.dumps([dict(passage) for passage in passages])
+        conn.execute(add, (message_id, conversation_id, "assistant", reply, adapter, used, now))
+    return message_id
+
+
+def get_message(db: Db, message_id: str) -> Message:
+    """One message. Raises NotFound."""
+    row = db.read().execute("SELECT * FROM messages WHERE id = ?", (message_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no message {message_id}")
+    return _message(row)
+
+
+def last_message(db: Db, conversation_id: str | None = None) -> Message | None:
+    """The latest reply, of one conversation or of all; None before the first."""
+    row = (
+        db.read()
+        .execute(
+            "SELECT * FROM messages WHERE role = 'assistant' AND adapter IS NOT NULL"
+            " AND (:id IS NULL OR conversation_id = :id) ORDER BY seq DESC LIMIT 1",
+            {"id": conversation_id},
+        )
+        .fetchone()
+    )
+    return None if row is None else _message(row)
+
+
+def messages(db: Db, conversation_id: str) -> list[Message]:
+    """A conversation in order, empty when there is none."""
+    return _messages(db.read(), conversation_id)
+
+
+def add_feedback(db: Db, message_id: str, rating: Rating, edit: str | None = None) -> int:
+    """Keep the person's verdict on a reply, with the reply and its prompt as they were."""
+    if rating not in ("good", "bad", "edit"):
+        raise ValueError(f"a rating is good, bad or edit, not {rating!r}")
+    if (rating == "edit") != bool(edit and edit.strip()):
+        raise ValueError("an edit, and only an edit, comes with the better reply")
+    with db.write() as conn:
+        reply = get_message(db, message_id)
+        if reply.role != "assistant":
+            raise ValueError(f"message {message_id} is not a reply")
+        before = []
+        for message in _messages(conn, reply.conversation_id):
+            if message.id == message_id:
+                break
+            before.append({"role": message.role, "content": message.content})
+        feedback_id = conn.execute(
+            "INSERT INTO feedback(message_id, rating, edit, prompt, reply, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (message_id, rating, edit, json.dumps(before), reply.content, time.time()),
+        ).lastrowid
+    return int(feedback_id or 0)
+
+
+def list_feedback(db: Db, *, unused: bool = False, limit: int = 50) -> list[Feedback]:
+    """The latest feedback, newest first; `unused` leaves out what a round has used."""
+    rows = db.read().execute(
+        "SELECT * FROM feedback WHERE NOT (? AND used) ORDER BY id DESC LIMIT ?", (unused, limit)
+    )
+    return [
+        Feedback(**{**dict(row), "prompt": json.loads(row["prompt"]), "used": bool(row["used"])})
+        for row in rows.fetchall()
+    ]
+
+
+def _messages(conn: sqlite3.Connection, conversation_id: str) -> list[Message]:
+    rows = conn.execute(
+        "SELECT * FROM messages WHERE conversation_id = ? ORDER BY seq", (conversation_id,)
+    )
+    return [_message(row) for row in rows.fetchall()]
+
+
+def _message(row: sqlite3.Row) -> Message:
+    fields = dict(row)
+    del fields["seq"]
+    return Message(**{**fields, "passages": json.loads(row["passages"])})
