@@ -1,0 +1,1 @@
+"""Templates of the service managers' files; acclimate.daemon.service fills them in."""
