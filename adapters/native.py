@@ -1,0 +1,50 @@
+"""Prepares llama.cpp for this process; the one place that `llama_cpp` is imported from.
+
+Its worker threads must not spin and its log must not reach stdout or stderr. Knows no models.
+"""
+
+import ctypes
+import logging
+import os
+from collections import deque
+from typing import Any
+
+# OpenMP's threads meet after every operation and spin while they wait. With its default patience
+# one token took 3 s on two cores that another process kept busy; with this one 30 ms, and no
+# difference on an idle machine. It is read when the library is loaded, so it stands before that.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import llama_cpp as llama_cpp
+
+LOG = logging.getLogger("acclimate.llama")
+LEVELS = {3: logging.WARNING, 4: logging.ERROR}  # ggml.h; 1 debug, 2 info, 5 goes on
+KEPT_LINES = 8
+
+_complaints: deque[str] = deque(maxlen=KEPT_LINES)
+_last_level = 0
+
+
+def _receive(level: int, text: bytes | None, _user_data: Any) -> None:
+    global _last_level
+    if level != 5:
+        _last_level = level
+    severity = LEVELS.get(_last_level)
+    if severity is None or not text:
+        return
+    line = text.decode("utf-8", "replace").strip()
+    if line.strip("."):
+        _complaints.append(line)
+        LOG.log(severity, "%s", line)
+
+
+# llama.cpp keeps only the address: the object has to live as long as the process.
+_callback = llama_cpp.llama_log_callback(_receive)
+llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
+llama_cpp.llama_backend_init()
+
+
+def complaint() -> str:
+    """llama.cpp's latest warning or error, for an error message; forgotten once read."""
+    line = _complaints[-1] if _complaints else "llama.cpp gave no reason"
+    _complaints.clear()
+    return line
