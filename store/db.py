@@ -63,6 +63,12 @@ class Db:
                 "check that the folder is writable; `acclimate doctor` says more",
             ) from e
 
+    @property
+    def folder(self) -> Path:
+        """The folder that the file is in, which relative paths of sources start from."""
+        plain = self.path.removeprefix("file:").partition("?")[0]
+        return Path(plain).absolute().parent
+
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction on the one writer connection; left without an error, it is on disk.
@@ -202,7 +208,6 @@ def _connect(path: str) -> _Connection:
     )
     conn.row_factory = sqlite3.Row
     conn.execute("PRAGMA foreign_keys = ON")
-    conn.execute("PRAGMA trusted_schema = OFF")
     return conn
 
 

@@ -29,6 +29,7 @@ CREATE TABLE documents (
     sha256 TEXT,
     size INTEGER,
     mtime_ns INTEGER,
+    device INTEGER,
     state TEXT NOT NULL CHECK (state IN ('ok', 'refused', 'gone', 'forgotten')),
     reason TEXT NOT NULL DEFAULT '',
     seen_at REAL NOT NULL,
