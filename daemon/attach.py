@@ -57,7 +57,12 @@ class Attachment:
     def start(
         self, on_detached: Callable[[], None], on_attached: Callable[[], None]
     ) -> "Attachment":
-        """Watch from a thread; the callbacks run in it, one at a time, in turn."""
+        """Watch from a thread; the callbacks run in it, one at a time, in turn.
+
+        `on_detached` should close every file of the home (database, lock, log): as long as one is
+        open the kernel keeps the dead file system, and for a FUSE one hands it out once more to
+        the next mount of that device.
+        """
         if self._thread is not None:
             raise RuntimeError("this attachment is watched already")
         self._stop.clear()

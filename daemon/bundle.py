@@ -147,10 +147,11 @@ def _libraries(binaries: list[Path], files: dict[str, Path]) -> Iterator[tuple[s
                 break
     if sys.platform != "linux" or shutil.which("ldd") is None:
         return
-    inside = {path.name for path in files.values()}
+    inside = {path.resolve() for path in files.values()}
     for start in range(0, len(binaries), 200):
         command = ["ldd", *map(str, binaries[start : start + 200])]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         for name, path in re.findall(r"^\s+(\S+) => (/\S.*) \(0x", done.stdout, re.MULTILINE):
-            if not _SYSTEM_LIBRARIES.fullmatch(name) and name not in inside:
-                yield f"lib/{name}", Path(path).resolve()
+            library = Path(path).resolve()
+            if not _SYSTEM_LIBRARIES.fullmatch(name) and library not in inside:
+                yield f"lib/{name}", library

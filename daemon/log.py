@@ -3,6 +3,7 @@
 Knows which keys are secret or private, and hides their values.
 """
 
+import contextlib
 import logging
 import logging.handlers
 import sys
@@ -68,6 +69,18 @@ def set_up(
     )
     # A drive that is pulled out while its log is written must not print a traceback per line.
     logging.raiseExceptions = False
+
+
+def release_file() -> None:
+    """Close the log file, because its drive is gone; the next line opens it where it is back."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.handlers.RotatingFileHandler):
+            with handler.lock or contextlib.nullcontext(), contextlib.suppress(OSError):
+                stream: TextIO | None = handler.stream
+                # The base class opens it again when it finds None.
+                handler.stream = None
+                if stream is not None:
+                    stream.close()
 
 
 def hide_private(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

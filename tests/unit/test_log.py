@@ -73,3 +73,20 @@ def test_the_file_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     files = sorted(tmp_path.iterdir())
     assert len(files) == 4
     assert all(path.stat().st_size <= 2000 for path in files)
+
+
+def test_a_released_file_is_opened_again_where_its_folder_is(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    log.set_up(stream=io.StringIO(), file=folder / "daemon.log")
+    structlog.get_logger().info("before")
+    log.release_file()
+    folder.rename(tmp_path / "pulled")
+    structlog.get_logger().info("lost")
+    assert not folder.exists()
+    (tmp_path / "pulled").rename(folder)
+    structlog.get_logger().info("after")
+    events = [
+        json.loads(line)["event"] for line in (folder / "daemon.log").read_text().splitlines()
+    ]
+    assert events == ["before", "after"]
