@@ -52,7 +52,7 @@ class _Bad(Exception):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: `shape` as ggml counts (columns first), `start` in bytes from the file's begin."""
+    """One tensor: `shape` as ggml counts, columns first; `start` in bytes into the file."""
 
     name: str
     shape: tuple[int, ...]

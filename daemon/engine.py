@@ -18,7 +18,7 @@ from acclimate.adapters import gguf_check
 from acclimate.daemon.decode import Lane, Meter
 from acclimate.daemon.llama import Adapter, Context, Model
 from acclimate.daemon.sampling import Sampler
-from acclimate.daemon.stream import Job, Mailbox, Request, Stream
+from acclimate.daemon.stream import Job, Request, Stream
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
 
 LOG = logging.getLogger("acclimate.engine")
@@ -145,7 +145,7 @@ class Engine:
             sampler = Sampler(request.sampling, model.vocabulary, request.tokens)
             try:
                 with self._changed:
-                    job = Job(request, self._resolve(request.adapter), sampler, Mailbox())
+                    job = Job(request, self._resolve(request.adapter), sampler)
                     self._enqueue(job)
             except AcclimateError:
                 sampler.close()

@@ -142,6 +142,10 @@ class Batch:
         self.count = end
         return end - 1
 
+    def want_all(self) -> None:
+        """Every token's output, as pooling needs them."""
+        self._wanted[: self.count] = [1] * self.count
+
 
 class Context:
     """One llama_context: a KV cache that belongs to one adapter (or none) for ever."""
@@ -193,6 +197,14 @@ class Context:
         """Run the batch: 0 done, 1 no room (nothing changed), otherwise the context is broken."""
         self.batch.native.n_tokens = self.batch.count
         return int(llama_cpp.llama_decode(self.pointer, self.batch.native))
+
+    def encode(self, tokens: Sequence[int]) -> int:
+        """Run one text through an encoder, every token an output; 0 when done."""
+        self.batch.clear()
+        self.batch.add(0, tokens, 0, want=True)
+        self.batch.want_all()
+        self.batch.native.n_tokens = self.batch.count
+        return int(llama_cpp.llama_encode(self.pointer, self.batch.native))
 
     def warm(self, token: int) -> None:
         """Decode one token and forget it: llama.cpp plans its graphs on the first call.

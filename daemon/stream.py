@@ -61,13 +61,11 @@ class Piece:
 class Job:
     """A request inside the engine. The decode thread owns it, except for `cancelled`."""
 
-    def __init__(
-        self, request: Request, adapter: str, sampler: Sampler, mailbox: "Mailbox"
-    ) -> None:
+    def __init__(self, request: Request, adapter: str, sampler: Sampler) -> None:
         self.request = request
         self.adapter = adapter
         self.sampler = sampler
-        self.mailbox = mailbox
+        self.mailbox = Mailbox()
         self.text = TextStream(request.stop)
         self.tokens = list(request.tokens)  # the prompt, then what was generated
         self.prompt_tokens = len(self.tokens)

@@ -1,0 +1,84 @@
+"""Sentence vectors from the embedder GGUF, by llama.cpp.
+
+Knows texts and vectors; does not know chunks, the index or who asks.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from acclimate.adapters import native
+from acclimate.adapters.native import llama_cpp
+from acclimate.daemon.llama import Context, Model
+from acclimate.store.errors import EngineError
+
+# What all-MiniLM-L6-v2 was trained and measured with; chunks are about that long.
+MAX_TOKENS = 256
+
+
+class Embedder:
+    """Mean-pooled, normalised sentence vectors. Any thread may call it, several at a time.
+
+    One text at a time: a batch of several is no faster on a processor, and one large enough for
+    many was ten times slower. One compute thread by default, see `Context.warm`: indexing must
+    not slow down a chat.
+    """
+
+    def __init__(self, path: Path, *, mmap: bool = True, threads: int = 1) -> None:
+        self._threads = threads
+        self._model: Model | None = Model(path, mmap=mmap)
+        self._users = 0
+        self._changed = threading.Condition()
+        self.dimensions = self._model.width
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of unit length, (texts, dimensions) float32; a long text is cut at 256 tokens.
+
+        Raises EngineError when the embedder is closed or fails.
+        """
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        with self._use() as model:
+            prompts = [model.vocabulary.tokenize(text, limit=MAX_TOKENS) for text in texts]
+            size = max((len(tokens) for tokens in prompts), default=1)
+            # Made for each call: that takes 2 ms, and one kept for the longest text costs 35 MB.
+            with Context(
+                model, tokens=size, batch=size, threads=self._threads, embeddings=True
+            ) as context:
+                for row, tokens in enumerate(prompts):
+                    vectors[row] = self._embed(context, tokens)
+        return vectors
+
+    def _embed(self, context: Context, tokens: list[int]) -> np.ndarray:
+        if not tokens or context.encode(tokens) != 0:
+            raise EngineError(f"a text cannot be embedded: {native.complaint()}")
+        pointer = llama_cpp.llama_get_embeddings_seq(context.pointer, 0)
+        vector = np.ctypeslib.as_array(pointer, shape=(self.dimensions,))
+        norm = float(np.linalg.norm(vector))
+        if not np.isfinite(norm) or norm == 0.0:
+            raise EngineError("the embedder gave a vector that is not finite")
+        return np.asarray(vector / norm, dtype=np.float32)
+
+    @contextmanager
+    def _use(self) -> Iterator[Model]:
+        """The model, which cannot be freed meanwhile."""
+        with self._changed:
+            if self._model is None:
+                raise EngineError("the embedder is closed")
+            model = self._model
+            self._users += 1
+        try:
+            yield model
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Wait for running calls, then free the model."""
+        with self._changed:
+            model, self._model = self._model, None
+            self._changed.wait_for(lambda: not self._users)
+        if model is not None:
+            model.close()
