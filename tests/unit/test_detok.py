@@ -1,5 +1,7 @@
 """Text out of token bytes: whole characters, stop strings across any border."""
 
+from itertools import pairwise
+
 import pytest
 from acclimate.daemon.detok import TextStream, held_back
 from hypothesis import given
@@ -64,7 +66,7 @@ def test_however_the_bytes_are_cut_the_text_is_the_same(
 ) -> None:
     data = text.encode()
     places = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
-    pieces = [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [data[a:b] for a, b in pairwise(places)]
     found = [text.find(stop) for stop in stops if stop in text]
     expected = text[: min(found)] if found else text
     assert run(pieces, stops) == (expected, bool(found))
