@@ -385,7 +385,7 @@ def test_bad_requests_are_refused(tiny_llama: Path, engine: Engine) -> None:
     with pytest.raises(EngineError, match="token"):
         engine.submit(ask([10**9]))
     for options in ({"max_tokens": 0}, {"tokens": []}, {"logprobs": 1000}, {"stop": ["x"] * 99}):
-        with pytest.raises(ValueError, match="at least|at most|between"):
+        with pytest.raises(ValueError, match=r"at least|at most|between"):
             Request(**{"tokens": PROMPT, **options})  # type: ignore[arg-type]
     for sampling in ({"temperature": float("nan")}, {"top_p": 2.0}, {"top_k": -1}):
         with pytest.raises(ValueError, match="must be between"):
