@@ -25,6 +25,9 @@ from acclimate.store.sources import Source
 
 CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
 NOTE_SUFFIXES = ("", ".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".org", ".adoc")
+# FAT's times have steps of 2 s: a file that had changed less than this before it was read may have
+# changed again since, with the same time and size.
+_RACY_SECONDS = 2.0
 
 Outcome = Literal[
     "added", "changed", "renamed", "unchanged", "refused", "gone", "forgotten", "unreachable"
@@ -61,8 +64,17 @@ def ingest_file(
 ) -> IngestResult:
     """Bring the rows of one file up to date, in one transaction.
 
-    A file that is not there is gone, but only if its source's folder is there.
+    A file that is not there is gone, but only if its source's folder is there. One that looks as
+    it did is not opened, so that no reading can be taken for a change.
     """
+    try:
+        found = (source.path / relative).lstat()
+        known = sources.find_document(db, source.id, relative)
+    except (OSError, ValueError):
+        known = None
+    if known is not None and looks_same(known, found.st_size, found.st_mtime_ns):
+        outcome: Outcome = "unchanged" if known.state == "ok" else known.state
+        return IngestResult(relative, outcome, known.id, reason=known.reason)
     try:
         prepared = prepare(source, relative, max_file_bytes)
     except Missing:
@@ -135,6 +147,13 @@ def root_device(db: Db, source: Source) -> int | None:
     if known and not any((source.path / d.path).exists() for d in known):
         return None
     return device
+
+
+def looks_same(document: sources.Document, size: int, mtime_ns: int) -> bool:
+    """Whether a file need not be read again: size and time are those of the last reading."""
+    if document.state == "gone" or (document.size, document.mtime_ns) != (size, mtime_ns):
+        return False
+    return document.seen_at - mtime_ns / 1e9 > _RACY_SECONDS
 
 
 def prepare(

@@ -11,13 +11,10 @@ from typing import Any
 from acclimate.store import sources
 from acclimate.store.db import Db
 from acclimate.store.extract import MAX_FILE_BYTES, Missing
-from acclimate.store.ingest import Prepared, mark_gone, prepare, root_device, store
+from acclimate.store.ingest import Prepared, looks_same, mark_gone, prepare, root_device, store
 from acclimate.store.sources import Source
-from acclimate.store.walk import DEFAULT_IGNORE, Found, Ignore, Walked, walk
+from acclimate.store.walk import DEFAULT_IGNORE, Ignore, Walked, walk
 
-# FAT's times have steps of 2 s: a file that had changed less than this before it was read may have
-# changed again since, with the same time and size.
-_RACY_SECONDS = 2.0
 # Files are read outside a transaction and stored some at a time, so that others can write between.
 _BATCH_FILES = 32
 _BATCH_BYTES = 8_000_000
@@ -86,7 +83,7 @@ def scan(
                 return _report(counts, complete=False)
             seen.add(found.relative)
             document = known.get(found.relative)
-            if document is not None and _same(document, found):
+            if document is not None and looks_same(document, found.size, found.mtime_ns):
                 counts["unchanged" if document.state == "ok" else document.state] += 1
                 continue
             try:
@@ -117,14 +114,6 @@ def scan(
     counts["unreachable"] = len(lost) - len(gone)
     counts["gone"] = mark_gone(db, source.id, gone)
     return _report(counts)
-
-
-def _same(document: sources.Document, found: Found) -> bool:
-    if document.state == "gone" or document.mtime_ns is None:
-        return False
-    if (document.size, document.mtime_ns) != (found.size, found.mtime_ns):
-        return False
-    return document.seen_at - found.mtime_ns / 1e9 > _RACY_SECONDS
 
 
 def _reachable(path: str, document: sources.Document | None, walked: Walked) -> bool:

@@ -168,6 +168,16 @@ def documents(
     return [Document(**dict(row)) for row in rows.fetchall()]
 
 
+def find_document(db: Db, source_id: int, path: str) -> Document | None:
+    """The document at a path of a source, as it was last read."""
+    row = (
+        db.read()
+        .execute("SELECT * FROM documents WHERE source_id = ? AND path = ?", (source_id, path))
+        .fetchone()
+    )
+    return None if row is None else Document(**dict(row))
+
+
 def find_documents(db: Db, path: Path) -> list[Document]:
     """Documents that a path names: a file, a folder's files, or a manual entry's name."""
     wanted = path.expanduser().resolve()
