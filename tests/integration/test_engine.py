@@ -394,6 +394,31 @@ def test_bad_requests_are_refused(tiny_llama: Path, engine: Engine) -> None:
         engine.load("v0001", tiny_llama)
 
 
+def test_damaged_adapters_never_reach_native_code_unchecked(
+    tmp_path: Path, tiny_adapter: Callable[..., Path], engine: Engine
+) -> None:
+    """What the check lets through, llama.cpp must survive; what it serves stays finite."""
+    original = tiny_adapter(1).read_bytes()
+    dice = np.random.default_rng(11)
+    path = tmp_path / "damaged.gguf"
+    refused = 0
+    for number in range(150):
+        data = bytearray(original)
+        for place in dice.integers(len(data) if number % 3 == 0 else 2600, size=2):
+            data[int(place)] = int(dice.integers(256))
+        path.write_bytes(data)
+        try:
+            engine.load("v0001", path)
+        except (AdapterError, EngineError):
+            refused += 1
+            continue
+        assert engine.logits(PROMPT, "v0001").shape == engine.logits(PROMPT).shape
+        engine.unload("v0001")
+        wait_until(lambda: engine.stats()["adapters"] == 0)
+    assert 0 < refused < 150
+    assert len(reply(engine.submit(ask(PROMPT, max_tokens=3)))) == 3
+
+
 def test_a_full_queue_is_told_so(tiny_llama: Path) -> None:
     engine = make_engine(tiny_llama, sequences=1, queue_limit=2)
     try:
