@@ -1,0 +1,295 @@
+"""The base model in torch, dequantised from the GGUF file that llama.cpp serves, and LoRA on it.
+
+Knows nothing of examples or losses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from acclimate.adapters.prompt import Encoded
+from acclimate.store.errors import AdapterError, ModelError
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+ALL_LINEAR = ATTENTION + MLP
+
+
+@dataclass(frozen=True)
+class LoraShape:
+    """Where and how large an adapter is. `layers` are decoder layer indices from 0."""
+
+    rank: int
+    alpha: float
+    layers: tuple[int, ...]
+    modules: tuple[str, ...] = ALL_LINEAR
+
+
+def load_base(gguf: Path) -> transformers.PreTrainedModel:
+    """The model in float32, frozen, in evaluation mode.
+
+    Raises ModelError when transformers cannot read this architecture from GGUF.
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
+        )
+    except (ValueError, KeyError, NotImplementedError, OSError) as error:
+        raise ModelError(
+            f"{gguf.name} cannot be trained here: {error}",
+            "pick a model whose architecture transformers reads from GGUF (llama, qwen2, gemma …)",
+        ) from error
+    model.requires_grad_(False)
+    model.eval()
+    if not hasattr(decoder(model), "layers"):
+        raise ModelError(f"{gguf.name}: no plain stack of decoder layers", "pick another model")
+    return model
+
+
+def decoder(model: nn.Module) -> Any:
+    """The stack of decoder layers inside a causal language model, with or without peft."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return inner.model
+
+
+def head(model: nn.Module) -> nn.Module:
+    """The output projection, (…, D) → (…, V)."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    found: nn.Module = inner.lm_head
+    return found
+
+
+def add_lora(
+    model: transformers.PreTrainedModel, shape: LoraShape, parent: Path | None = None
+) -> PeftModel:
+    """Puts a trainable LoRA of this shape on the model; starts from `parent`'s weights if given.
+
+    The parent (a PEFT folder) may cover fewer layers or modules, never more: the rest starts at 0.
+    Raises AdapterError when it does not fit.
+    """
+    config = LoraConfig(
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        lora_dropout=0.0,
+        target_modules=list(shape.modules),
+        layers_to_transform=list(shape.layers),
+        task_type="CAUSAL_LM",
+    )
+    peft_model = get_peft_model(model, config)
+    if parent is not None:
+        weights = load_peft_weights(str(parent), device="cpu")
+        own = {
+            name.replace(".default.", "."): value.shape
+            for name, value in peft_model.state_dict().items()
+            if "lora_" in name
+        }
+        wrong = [n for n, w in weights.items() if own.get(n) != w.shape]
+        if wrong:
+            raise AdapterError(
+                f"adapter {parent.name} does not fit: {', '.join(sorted(wrong)[:3])}"
+                + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""),
+                "rank and modules must stay as they were, or start from base",
+            )
+        set_peft_model_state_dict(peft_model, weights)
+    # Dropout is 0, so evaluation mode trains the same and keeps the frozen part deterministic.
+    peft_model.eval()
+    return peft_model
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences that share a prefix, laid end to end in one row of N tokens.
+
+    Every token sees the prefix and the earlier tokens of its own sequence, nothing else, so that
+    the prefix (a system prompt, mostly) is computed once and nothing is padded.
+    `positions` (1, N), `mask` (1, 1, N, N) bool.
+    """
+
+    positions: Tensor
+    mask: Tensor
+
+
+def pack(prefix: int, lengths: Sequence[int]) -> Packed:
+    """Layout of one shared prefix followed by sequences of `lengths` further tokens each."""
+    segment = [0] * prefix
+    position = list(range(prefix))
+    for n, length in enumerate(lengths, start=1):
+        segment += [n] * length
+        position += range(prefix, prefix + length)
+    ids = torch.tensor(segment)
+    same = (ids[:, None] == ids[None, :]) | (ids == 0)[None, :]
+    causal = torch.ones(len(segment), len(segment), dtype=torch.bool).tril()
+    return Packed(torch.tensor([position]), (same & causal)[None, None])
+
+
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all rows share; at least one token of each row is left over."""
+    shortest = min(len(row) for row in rows)
+    first = rows[0]
+    same = 0
+    while same < shortest - 1 and all(row[same] == first[same] for row in rows):
+        same += 1
+    return same
+
+
+class Split:
+    """Runs a decoder in two parts, below and from `boundary`, so that the frozen part runs once.
+
+    `check` proves on real tokens that both parts together equal the whole; where they do not
+    (an architecture that scales or masks by layer), the boundary falls back to 0.
+    """
+
+    def __init__(self, model: nn.Module, boundary: int) -> None:
+        self.model = model
+        self.boundary = boundary
+        stack = decoder(model)
+        self._layers: nn.ModuleList = stack.layers
+        self._norm: nn.Module = stack.norm
+
+    def lower(self, tokens: Tensor, packed: Packed) -> Tensor:
+        """Boundary activations: (1, N) token ids → (1, N, D). No gradients."""
+        with torch.no_grad():
+            if self.boundary == 0:
+                hidden: Tensor = decoder(self.model).embed_tokens(tokens)
+                return hidden
+            below = self._layers[: self.boundary]
+            return self._run(below, nn.Identity(), packed, input_ids=tokens)
+
+    def upper(self, hidden: Tensor, packed: Packed) -> Tensor:
+        """From boundary activations (1, N, D) to the normed last hidden states (1, N, D)."""
+        return self._run(self._layers[self.boundary :], self._norm, packed, inputs_embeds=hidden)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, D) → (N, V), with the soft cap of architectures that have one."""
+        out: Tensor = head(self.model)(hidden)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return cap * torch.tanh(out / cap) if cap else out
+
+    @torch.no_grad()
+    def check(self, rows: Sequence[Sequence[int]], tolerance: float = 1e-3) -> bool:
+        """Whether split and packed equal the plain forward pass; boundary 0 where they do not.
+
+        Raises ModelError when even the packed pass alone differs.
+        """
+        while True:
+            worst = 0.0
+            prefix = common_prefix(rows)
+            packed = pack(prefix, [len(row) - prefix for row in rows])
+            tokens = [*rows[0][:prefix], *(t for row in rows for t in row[prefix:])]
+            try:
+                ours = self.upper(self.lower(torch.tensor([tokens]), packed), packed)[0]
+                at = prefix
+                for row in rows:
+                    whole = decoder(self.model)(
+                        input_ids=torch.tensor([row]), use_cache=False
+                    ).last_hidden_state[0, prefix:]
+                    part = ours[at : at + len(row) - prefix]
+                    worst = max(worst, float((whole - part).abs().max() / whole.abs().max()))
+                    at += len(row) - prefix
+            except (RuntimeError, TypeError, IndexError, KeyError):
+                worst = float("inf")
+            if worst <= tolerance:
+                return self.boundary > 0
+            if self.boundary == 0:
+                raise ModelError(
+                    "this architecture cannot be trained: its packed forward pass is not exact",
+                    "pick a llama, qwen2 or gemma model",
+                )
+            self.boundary = 0
+
+    def _run(self, layers: nn.ModuleList, norm: nn.Module, packed: Packed, **x: Tensor) -> Tensor:
+        stack = decoder(self.model)
+        stack.layers, stack.norm = layers, norm
+        try:
+            out: Tensor = stack(
+                use_cache=False,
+                position_ids=packed.positions,
+                attention_mask=packed.mask,
+                **x,
+            ).last_hidden_state
+            return out
+        finally:
+            stack.layers, stack.norm = self._layers, self._norm
+
+
+class Activations:
+    """Boundary activations of many sequences, each computed once.
+
+    The prefix that all sequences share is kept once, (P, D); row i is the rest, (T_i - P, D).
+    """
+
+    def __init__(self, split: Split, rows: Sequence[Encoded], batch_tokens: int = 512) -> None:
+        self.rows = list(rows)
+        self.prefix = common_prefix([row.tokens for row in rows])
+        self.hidden: list[Tensor] = []
+        start = 0
+        while start < len(rows):
+            stop, size = start, 0
+            while stop < len(rows) and (stop == start or size < batch_tokens):
+                size += len(rows[stop].tokens)
+                stop += 1
+            part = rows[start:stop]
+            lengths = [len(row.tokens) - self.prefix for row in part]
+            tokens = [*part[0].tokens[: self.prefix]]
+            for row in part:
+                tokens += row.tokens[self.prefix :]
+            out = split.lower(torch.tensor([tokens]), pack(self.prefix, lengths))[0]
+            self.prefix_hidden = out[: self.prefix].clone()
+            self.hidden += [piece.clone() for piece in out[self.prefix :].split(lengths)]
+            start = stop
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """One packed row of these sequences, ready for `Split.upper`."""
+        lengths = [len(self.hidden[i]) for i in indices]
+        predicting, target, owner = [], [], []
+        at = self.prefix
+        for n, i in enumerate(indices):
+            row = self.rows[i]
+            for t, taught in enumerate(row.mask):
+                if taught and t > 0:
+                    # The first token behind the prefix is predicted by the prefix's last.
+                    predicting.append(at + t - 1 - self.prefix if t > self.prefix else t - 1)
+                    target.append(row.tokens[t])
+                    owner.append(n)
+            at += lengths[n]
+        return Batch(
+            torch.cat([self.prefix_hidden, *(self.hidden[i] for i in indices)])[None],
+            pack(self.prefix, lengths),
+            torch.tensor(predicting),
+            torch.tensor(target),
+            torch.tensor(owner),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A packed row with its M taught tokens.
+
+    `hidden` (1, N, D); `predicting` (M,) the positions whose output predicts `target` (M,);
+    `owner` (M,) the index of the sequence that each belongs to.
+    """
+
+    hidden: Tensor
+    packed: Packed
+    predicting: Tensor
+    target: Tensor
+    owner: Tensor
+
+    def logits(self, split: Split) -> Tensor:
+        """The predictions of the taught tokens: (M, V)."""
+        return split.logits(split.upper(self.hidden, self.packed)[0, self.predicting])

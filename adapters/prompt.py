@@ -1,0 +1,224 @@
+"""The chat template and the tokens of one model, read from its GGUF file.
+
+The one place that turns messages into tokens, for training and serving alike; knows no weights.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+import llama_cpp
+
+from acclimate.store.errors import ModelError
+
+MAX_TEMPLATE_CHARS = 64_000
+MAX_RENDERED_CHARS = 4_000_000
+MAX_REPEAT = 100_000
+
+Message = Mapping[str, str]
+
+
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Jinja's sandbox plus a bound on repetition: `'a' * 10**9` passes the plain one."""
+
+    intercepted_binops = frozenset(["*", "**"])
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" or not all(isinstance(side, int) for side in (left, right)):
+            size = max((s for s in (left, right) if isinstance(s, int)), default=0)
+            if operator == "**" or size > MAX_REPEAT:
+                raise jinja2.sandbox.SecurityError(f"{operator} is limited in chat templates")
+        return super().call_binop(context, operator, left, right)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _template(source: str) -> jinja2.Template:
+    if len(source) > MAX_TEMPLATE_CHARS:
+        raise ModelError(f"chat template has {len(source)} characters", "use another model file")
+    sandbox = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+    sandbox.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
+    sandbox.globals["raise_exception"] = _raise
+    sandbox.globals["strftime_now"] = lambda fmt: datetime.now(UTC).strftime(fmt)
+    try:
+        return sandbox.from_string(source)
+    except jinja2.TemplateError as error:
+        raise ModelError(f"chat template does not parse: {error}", "use another model file") from None
+
+
+# A plain ChatML template, for GGUF files that carry none.
+DEFAULT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One conversation as tokens; `mask[i]` is 1 where token i is taught (a completion token)."""
+
+    tokens: list[int]
+    mask: list[int]
+
+
+class Prompt:
+    """Renders and tokenises with the vocabulary and template of one model.
+
+    `vocab` is a `llama_vocab` pointer, owned by the model that `_owner` keeps alive.
+    """
+
+    def __init__(self, vocab: Any, template: str, _owner: object = None) -> None:
+        self._vocab = vocab
+        self._owner = _owner
+        self.template_source = template
+        self._compiled = _template(template)
+        self.bos = int(llama_cpp.llama_vocab_bos(vocab))
+        self.eos = int(llama_cpp.llama_vocab_eos(vocab))
+        self.add_bos = bool(llama_cpp.llama_vocab_get_add_bos(vocab))
+        self.size = int(llama_cpp.llama_vocab_n_tokens(vocab))
+        self.end_ids = frozenset(
+            i for i in range(self.size) if llama_cpp.llama_vocab_is_eog(vocab, i)
+        )
+        control = (
+            llama_cpp.llama_vocab_get_text(vocab, i).decode("utf-8", "replace")
+            for i in range(self.size)
+            if llama_cpp.llama_vocab_is_control(vocab, i)
+        )
+        # Broken up by a zero-width space, text that spells a control token stays text.
+        self._defused = {text: text[:1] + "\u200b" + text[1:] for text in control if len(text) > 2}
+
+    @classmethod
+    def from_gguf(cls, path: Path) -> Prompt:
+        """Reads only the vocabulary and the metadata of the file (about 0.2 s)."""
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        params.vocab_only = True
+        pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not pointer:
+            raise ModelError(f"{path} is not a model that llama.cpp can read", "acclimate doctor")
+        return cls.from_model(pointer, _Vocabulary(pointer))
+
+    @classmethod
+    def from_model(cls, model: Any, owner: object = None) -> Prompt:
+        """Uses a `llama_model` that is loaded already; `owner` is what must outlive this."""
+        vocab = llama_cpp.llama_model_get_vocab(model)
+        raw = llama_cpp.llama_model_chat_template(model, None)
+        return cls(vocab, raw.decode("utf-8") if raw else DEFAULT_TEMPLATE, owner)
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        """The conversation as the model's own template writes it.
+
+        Raises ModelError when the template refuses it (roles in an order it does not know).
+        """
+        safe = [{**m, "content": self._defuse(m["content"])} for m in messages]
+        text, chars = [], 0
+        try:
+            for part in self._compiled.generate(
+                messages=safe,
+                add_generation_prompt=add_generation_prompt,
+                bos_token="",
+                eos_token=self._text(self.eos),
+            ):
+                chars += len(part)
+                if chars > MAX_RENDERED_CHARS:
+                    raise ModelError("the chat template's output is too long", "shorten the input")
+                text.append(part)
+        except (jinja2.TemplateError, TypeError, ValueError, OverflowError) as error:
+            raise ModelError(
+                f"the model's chat template refuses these messages: {error}",
+                "roles should alternate user, assistant after an optional system message",
+            ) from None
+        return "".join(text)
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Tokens of the text; with `special`, control tokens that it spells are recognised."""
+        data = text.encode("utf-8")
+        room = len(data) + 8
+        buffer = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(
+            self._vocab, data, len(data), buffer, room, False, special
+        )
+        if count < 0:  # cannot happen with a token for every byte, but the API allows it
+            raise ModelError("text cannot be tokenised", "shorten the input")
+        return list(buffer[:count])
+
+    def detokenize(self, tokens: Iterable[int]) -> str:
+        """The text of whole tokens, without control tokens."""
+        return b"".join(self.piece(t) for t in tokens).decode("utf-8", "replace")
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one token; empty for a control token."""
+        buffer = ctypes.create_string_buffer(256)
+        size = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, 256, 0, False)
+        return buffer.raw[:size] if size > 0 else b""
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens up to where the assistant's reply begins."""
+        tokens = self.tokenize(self.render(messages))
+        return [self.bos, *tokens] if self.add_bos else tokens
+
+    def encode(self, messages: Sequence[Message]) -> Encoded:
+        """Tokens of a whole conversation that ends with the assistant, and which are taught.
+
+        The prompt of every assistant turn is tokenised exactly as `encode_prompt` does it, so what
+        is trained is what is served. A turn's completion ends with its first end token.
+        """
+        tokens: list[int] = []
+        mask: list[int] = []
+        done = ""
+        for i, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            prefix = self.render(messages[:i])
+            whole = self.render(messages[: i + 1], add_generation_prompt=False)
+            if not prefix.startswith(done) or not whole.startswith(prefix):
+                # This template rewrites earlier turns: teach the last turn alone.
+                if i + 1 < len(messages):
+                    continue
+                tokens, mask, done = [], [], ""
+            if not whole.startswith(prefix):
+                raise ModelError("the chat template does not continue its own prompt")
+            prompt = self.tokenize(prefix[len(done) :])
+            if not tokens and self.add_bos:
+                prompt = [self.bos, *prompt]
+            reply = self.tokenize(whole[len(prefix) :])
+            taught = next((n + 1 for n, t in enumerate(reply) if t in self.end_ids), len(reply))
+            tokens += prompt + reply
+            mask += [0] * len(prompt) + [1] * taught + [0] * (len(reply) - taught)
+            done = whole
+        if not any(mask):
+            raise ModelError("no assistant turn to learn from")
+        last = max(i for i, m in enumerate(mask) if m) + 1
+        return Encoded(tokens[:last], mask[:last])
+
+    def _defuse(self, text: str) -> str:
+        for spelled, harmless in self._defused.items():
+            if spelled in text:
+                text = text.replace(spelled, harmless)
+        return text
+
+    def _text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        return str(llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace"))
+
+
+class _Vocabulary:
+    """Frees a vocabulary-only model when its last user is gone."""
+
+    def __init__(self, pointer: Any) -> None:
+        self._pointer = pointer
+
+    def __del__(self) -> None:
+        llama_cpp.llama_model_free(self._pointer)

@@ -1,0 +1,149 @@
+"""The optimisation of one round: cross-entropy on examples plus KL to the base on anchors.
+
+Knows tensors and a recipe; reads no files and decides nothing about acceptance.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from peft import PeftModel
+
+from acclimate.adapters.base import Activations, Split
+from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
+from acclimate.adapters.prompt import Encoded
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyperparameters of a round; `docs/learning.md` has the measurements behind them.
+
+    `exposures`: how often each example is seen, in one of its wordings. `batch` and
+    `anchor_batch` count sequences per step. `kl_weight` is λ. Rates are AdamW's.
+    """
+
+    exposures: int = 30
+    batch: int = 16
+    anchor_batch: int = 8
+    learning_rate: float = 2e-3
+    kl_weight: float = 1.0
+    warmup: float = 0.06
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    seed: int = 0
+
+
+@dataclass
+class Lesson:
+    """One example as training sees it: the same answer under several wordings of its question."""
+
+    example_id: int
+    wordings: list[Encoded]
+    weight: float = 1.0
+
+
+@dataclass
+class Anchor:
+    """General text by the base itself, with the base's own distribution on its completion."""
+
+    encoded: Encoded
+    teacher: Teacher
+
+
+@dataclass
+class Trace:
+    """What happened: one row a logging interval, and totals."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+class Diverged(ValueError):
+    """The loss or a gradient is no longer finite."""
+
+
+def train(
+    model: PeftModel,
+    split: Split,
+    lessons: Sequence[Lesson],
+    anchors: Sequence[Anchor],
+    recipe: Recipe,
+    report: Callable[[int, int, dict[str, float]], None] = lambda *_: None,
+) -> Trace:
+    """Trains the adapter on `model` in place.
+
+    `report(step, steps, {"loss", "ce", "kl"})` is called after every step. Raises Diverged when a
+    loss or gradient is not finite; the caller then drops the round.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed)
+    began = time.monotonic()
+    rows = [w for lesson in lessons for w in lesson.wordings]
+    first = torch.tensor([0, *[len(lesson.wordings) for lesson in lessons]]).cumsum(0).tolist()
+    cache = Activations(split, rows)
+    anchor_cache = Activations(split, [a.encoded for a in anchors]) if anchors else None
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(
+        trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
+    )
+    per_epoch = math.ceil(len(lessons) / recipe.batch)
+    steps = per_epoch * recipe.exposures
+    trace = Trace(steps=steps)
+    # Each lesson walks through its own wordings in a shuffled order, so all are seen equally often.
+    turns = [torch.randperm(len(x.wordings), generator=generator).tolist() for x in lessons]
+    order: list[int] = []
+    anchor_order: list[int] = []
+    for step in range(steps):
+        if not order:
+            order = torch.randperm(len(lessons), generator=generator).tolist()
+            epoch = step // per_epoch
+            size = math.ceil(len(order) / per_epoch)
+        picked, order = order[:size], order[size:]
+        indices = [first[i] + turns[i][epoch % len(turns[i])] for i in picked]
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * _schedule(step, steps, recipe.warmup)
+        batch = cache.batch(indices)
+        weight = torch.tensor([lessons[i].weight for i in picked])[batch.owner]
+        ce = (completion_nll(batch.logits(split), batch.target) * weight).sum() / weight.sum()
+        ce.backward()  # type: ignore[no-untyped-call]
+        kl_value = 0.0
+        if anchor_cache is not None and recipe.kl_weight > 0:
+            if len(anchor_order) < recipe.anchor_batch:
+                anchor_order = torch.randperm(len(anchors), generator=generator).tolist()
+            chosen, anchor_order = (
+                anchor_order[: recipe.anchor_batch],
+                anchor_order[recipe.anchor_batch :],
+            )
+            teacher = Teacher(
+                torch.cat([anchors[i].teacher.ids for i in chosen]),
+                torch.cat([anchors[i].teacher.logp for i in chosen]),
+            )
+            kl = kl_to_teacher(anchor_cache.batch(chosen).logits(split), teacher).mean()
+            (recipe.kl_weight * kl).backward()
+            kl_value = float(kl.detach())
+        norm = torch.nn.utils.clip_grad_norm_(trainable, recipe.clip)
+        ce_value = float(ce.detach())
+        loss = ce_value + recipe.kl_weight * kl_value
+        if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
+            raise Diverged(f"loss {loss} at step {step + 1} of {steps}")
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        trace.tokens += sum(len(rows[i].tokens) for i in indices)
+        values = {"loss": loss, "ce": ce_value, "kl": kl_value}
+        trace.rows.append(values)
+        report(step + 1, steps, values)
+    trace.seconds = time.monotonic() - began
+    return trace
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up, then a cosine to zero; a factor of the peak rate."""
+    rise = max(1, round(steps * warmup))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
