@@ -48,3 +48,10 @@ def complaint() -> str:
     line = _complaints[-1] if _complaints else "llama.cpp gave no reason"
     _complaints.clear()
     return line
+
+
+def give_memory_back() -> None:
+    """Return freed memory to the system; glibc keeps tens of MB of a freed context otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from acclimate.adapters import gguf_check
+from acclimate.adapters import gguf_check, native
 from acclimate.daemon.decode import Lane, Meter
 from acclimate.daemon.llama import Adapter, Context, Model
 from acclimate.daemon.sampling import Sampler
@@ -428,6 +428,7 @@ class Engine:
     def _free(self, lane: Lane) -> None:
         with self._native:
             lane.context.close()
+            native.give_memory_back()
 
     def _free_adapter(self, entry: _Loaded) -> None:
         with self._native:
