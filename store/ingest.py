@@ -80,8 +80,9 @@ def ingest_file(
     except Missing:
         if root_device(db, source) is None:
             return IngestResult(relative, "unreachable")
-        mark_gone(db, source.id, [relative])
-        return IngestResult(relative, "gone")
+        return IngestResult(
+            relative, "gone" if mark_gone(db, source.id, [relative]) else "unchanged"
+        )
     return store(db, source, [prepared])[0]
 
 

@@ -182,8 +182,10 @@ def find_documents(db: Db, path: Path) -> list[Document]:
     """Documents that a path names: a file, a folder's files, or a manual entry's name."""
     wanted = path.expanduser().resolve()
     found = []
+    rows = db.read().execute("SELECT * FROM sources").fetchall()
+    by_id = {row["id"]: _source(db, row) for row in rows}
     for document in documents(db):
-        source = get_source(db, document.source_id)
+        source = by_id[document.source_id]
         if source.kind == "manual":
             if document.path in (str(path), wanted.as_posix()):
                 found.append(document)

@@ -140,6 +140,44 @@ def test_a_full_disk_is_named_and_passes(tmp_path: Path) -> None:
     db.close()
 
 
+def test_after_a_failed_fsync_nothing_is_acknowledged_until_reopened(tmp_path: Path) -> None:
+    db = Db(tmp_path / "a.db")
+    failure = sqlite3.OperationalError("disk I/O error")
+    failure.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    with pytest.raises(StoreError, match="cannot be written"), db.write():
+        put(db, "lost")
+        raise failure
+    with pytest.raises(StoreError, match="failed before"):
+        put(db, "refused")
+    db.reopen()
+    put(db, "kept")
+    assert keys(db) == ["kept"]
+    db.close()
+
+
+@pytest.mark.parametrize("vfs", ["unix", "unix-dotfile"])
+def test_readers_and_writers_get_along_without_wal(tmp_path: Path, vfs: str) -> None:
+    db = Db(f"file:{tmp_path}/a.db?vfs={vfs}", wal=False)
+    errors: list[Exception] = []
+
+    def work(name: str) -> None:
+        try:
+            for i in range(10):
+                put(db, f"{name}{i}")
+                db.read().execute("SELECT * FROM settings").fetchall()
+        except Exception as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(keys(db)) == 30
+    db.close()
+
+
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     Db(tmp_path / "a.db").close()
     with sqlite3.connect(tmp_path / "a.db") as conn:
