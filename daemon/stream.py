@@ -118,9 +118,8 @@ class Stream:
     `with` block, or just dropping the stream) frees the sequence within one step.
     """
 
-    def __init__(self, job: Job, notify: Callable[[], None]) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._notify = notify
         self.finish_reason: FinishReason | None = None
         self.error: AcclimateError | None = None
 
@@ -147,10 +146,12 @@ class Stream:
         return self.finish_reason is not None or self.error is not None
 
     def cancel(self) -> None:
-        """End the reply; a reader gets a last piece with the reason "cancelled"."""
-        if not self.finished and not self._job.cancelled:
-            self._job.cancelled = True
-            self._notify()
+        """End the reply; a reader gets a last piece with the reason "cancelled".
+
+        Takes no lock, so the garbage collector may call it anywhere; the decode thread looks at
+        the mark before each step, and while there is a request to cancel it does not sleep.
+        """
+        self._job.cancelled = True
 
     def text(self) -> str:
         """Wait for the whole reply."""
