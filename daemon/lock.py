@@ -27,6 +27,10 @@ _NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINV
 _UNFINISHED_SECONDS = 5.0  # between the creation of a lock file and its first line
 
 
+class Locked(HomeError):
+    """Somebody else holds the lock; it may be free soon."""
+
+
 @dataclass(frozen=True)
 class Owner:
     """Who holds a lock: enough to tell a living owner from a dead one."""
@@ -67,7 +71,7 @@ class HomeLock:
         return self._release is not None
 
     def acquire(self) -> None:
-        """Take the lock now. Raises HomeError naming the owner, Detached without the home."""
+        """Take the lock now. Raises Locked naming the owner, Detached without the home."""
         if self.held:
             return
         if not self._home.attached():  # or a lock file would appear on the empty mount point
@@ -150,16 +154,16 @@ class HomeLock:
                 aside.unlink()
 
 
-def _refusal(home: Home, owner: Owner | None) -> HomeError:
+def _refusal(home: Home, owner: Owner | None) -> Locked:
     if owner is None:
-        return HomeError(f"another daemon uses {home.root}", "stop it first")
+        return Locked(f"another daemon uses {home.root}", "stop it first")
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(owner.started))
     if owner.host != host_id():
-        return HomeError(
+        return Locked(
             f"a daemon on another computer uses {home.root} (pid {owner.pid}, since {since})",
             "if it does not run any more, delete the file lock.owner there",
         )
-    return HomeError(
+    return Locked(
         f"a daemon uses {home.root} already (pid {owner.pid}, since {since})",
         f"talk to that one, or stop it: kill {owner.pid}",
     )
