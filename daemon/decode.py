@@ -13,8 +13,8 @@ from acclimate.daemon.sampling import TokenLogprob, logprobs
 from acclimate.daemon.stream import FinishReason, Job, Piece
 from acclimate.store.errors import AcclimateError, EngineError
 
-STEP_SECONDS = 0.05  # a prompt is cut so that other streams wait no longer than this for a token
-SMALLEST_CHUNK = 8
+STEP_SECONDS = 0.04  # a prompt is cut so that other streams wait no longer than this for a token
+SMALLEST_CHUNK = 4
 HEADROOM = 16  # tokens kept free for each running reply when another request is let in
 
 
