@@ -13,6 +13,8 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# As in native.py: OpenMP threads that spin while they wait are ruinous beside another process.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 import transformers

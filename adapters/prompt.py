@@ -16,8 +16,8 @@ from typing import Any
 import jinja2
 import jinja2.ext
 import jinja2.sandbox
-import llama_cpp
 
+from acclimate.adapters.native import llama_cpp
 from acclimate.store.errors import ModelError
 
 MAX_TEMPLATE_CHARS = 64_000
@@ -78,10 +78,13 @@ class Prompt:
     `vocab` is a `llama_vocab` pointer, owned by the model that `_owner` keeps alive.
     """
 
-    def __init__(self, vocab: Any, template: str, _owner: object = None) -> None:
+    def __init__(
+        self, vocab: Any, template: str, architecture: str = "", _owner: object = None
+    ) -> None:
         self._vocab = vocab
         self._owner = _owner
         self.template_source = template
+        self.architecture = architecture
         self._compiled = _template(template)
         self.bos = int(llama_cpp.llama_vocab_bos(vocab))
         self.eos = int(llama_cpp.llama_vocab_eos(vocab))
@@ -101,7 +104,6 @@ class Prompt:
     @classmethod
     def from_gguf(cls, path: Path) -> Prompt:
         """Reads only the vocabulary and the metadata of the file (about 0.2 s)."""
-        llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = True
         pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -114,7 +116,10 @@ class Prompt:
         """Uses a `llama_model` that is loaded already; `owner` is what must outlive this."""
         vocab = llama_cpp.llama_model_get_vocab(model)
         raw = llama_cpp.llama_model_chat_template(model, None)
-        return cls(vocab, raw.decode("utf-8") if raw else DEFAULT_TEMPLATE, owner)
+        name = ctypes.create_string_buffer(128)
+        llama_cpp.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
+        template = raw.decode("utf-8") if raw else DEFAULT_TEMPLATE
+        return cls(vocab, template, name.value.decode(), owner)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """The conversation as the model's own template writes it.
@@ -169,38 +174,21 @@ class Prompt:
         return [self.bos, *tokens] if self.add_bos else tokens
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
-        """Tokens of a whole conversation that ends with the assistant, and which are taught.
+        """Tokens of a conversation, of which its last message, the assistant's, is taught.
 
-        The prompt of every assistant turn is tokenised exactly as `encode_prompt` does it, so what
-        is trained is what is served. A turn's completion ends with its first end token.
+        The prompt is tokenised exactly as `encode_prompt` does it, so what is trained is what is
+        served. The completion ends with its first end token.
         """
-        tokens: list[int] = []
-        mask: list[int] = []
-        done = ""
-        for i, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            prefix = self.render(messages[:i])
-            whole = self.render(messages[: i + 1], add_generation_prompt=False)
-            if not prefix.startswith(done) or not whole.startswith(prefix):
-                # This template rewrites earlier turns: teach the last turn alone.
-                if i + 1 < len(messages):
-                    continue
-                tokens, mask, done = [], [], ""
-            if not whole.startswith(prefix):
-                raise ModelError("the chat template does not continue its own prompt")
-            prompt = self.tokenize(prefix[len(done) :])
-            if not tokens and self.add_bos:
-                prompt = [self.bos, *prompt]
-            reply = self.tokenize(whole[len(prefix) :])
-            taught = next((n + 1 for n, t in enumerate(reply) if t in self.end_ids), len(reply))
-            tokens += prompt + reply
-            mask += [0] * len(prompt) + [1] * taught + [0] * (len(reply) - taught)
-            done = whole
-        if not any(mask):
-            raise ModelError("no assistant turn to learn from")
-        last = max(i for i, m in enumerate(mask) if m) + 1
-        return Encoded(tokens[:last], mask[:last])
+        if not messages or messages[-1]["role"] != "assistant":
+            raise ModelError("no assistant turn to learn from", "end with the assistant's reply")
+        prefix = self.render(messages[:-1])
+        whole = self.render(messages, add_generation_prompt=False)
+        if not whole.startswith(prefix):
+            raise ModelError("the chat template does not continue its own prompt")
+        prompt = self.encode_prompt(messages[:-1])
+        reply = self.tokenize(whole[len(prefix) :])
+        end = next((n + 1 for n, t in enumerate(reply) if t in self.end_ids), len(reply))
+        return Encoded(prompt + reply[:end], [0] * len(prompt) + [1] * end)
 
     def _defuse(self, text: str) -> str:
         for spelled, harmless in self._defused.items():

@@ -27,7 +27,6 @@ _PAST = dict(
     ).split()
 )
 _AUX = "am|is|are|was|were|can|could|will|would|should|must|may|might|have|has|had"
-_ING_OK = re.compile(r"^(my|our|the|a|an|this|that|his|her|their|your)\b", re.I)
 _SUBJECT = (
     r"(?:(?:my|our|the|your|his|her|their)\s+[\w'’-]+(?:\s+and\s+I)?"
     r"|I|we|you|he|she|they|it|(?!my\b|our\b|the\b)[A-Z][\w'’-]+(?:\s+and\s+I)?)"
@@ -265,6 +264,16 @@ def reword(question: str, count: int, seed: int = 0) -> list[str]:
     unique = list(dict.fromkeys(f for f in forms if _norm(f) != _norm(question)))
     rng.shuffle(unique)
     return unique[:count]
+
+
+def asks_personally(question: str) -> bool:
+    """Whether this is a short question about the person who asks it."""
+    text = question.strip()
+    return (
+        len(text) <= 200
+        and text.endswith("?")
+        and re.search(r"\b(I|I'm|I’m|my|mine|me|we|our|ours|us)\b", text, re.I) is not None
+    )
 
 
 def _norm(text: str) -> str:

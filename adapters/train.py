@@ -44,6 +44,7 @@ class Lesson:
     example_id: int
     wordings: list[Encoded]
     weight: float = 1.0
+    every: int = 1  # is seen in every n-th epoch only; what is rehearsed needs less than what is new
 
 
 @dataclass
@@ -91,20 +92,22 @@ def train(
     optimiser = torch.optim.AdamW(
         trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
     )
-    per_epoch = math.ceil(len(lessons) / recipe.batch)
-    steps = per_epoch * recipe.exposures
+    epochs = [
+        [i for i, lesson in enumerate(lessons) if epoch % lesson.every == 0]
+        for epoch in range(recipe.exposures)
+    ]
+    steps = sum(math.ceil(len(epoch) / recipe.batch) for epoch in epochs)
     trace = Trace(steps=steps)
     # Each lesson walks through its own wordings in a shuffled order, so all are seen equally often.
     turns = [torch.randperm(len(x.wordings), generator=generator).tolist() for x in lessons]
-    order: list[int] = []
     anchor_order: list[int] = []
-    for step in range(steps):
-        if not order:
-            order = torch.randperm(len(lessons), generator=generator).tolist()
-            epoch = step // per_epoch
-            size = math.ceil(len(order) / per_epoch)
-        picked, order = order[:size], order[size:]
-        indices = [first[i] + turns[i][epoch % len(turns[i])] for i in picked]
+    schedule = [
+        (epoch, part)
+        for epoch, members in enumerate(epochs)
+        for part in _batches(members, recipe.batch, generator)
+    ]
+    for step, (epoch, picked) in enumerate(schedule):
+        indices = [first[i] + turns[i][epoch // lessons[i].every % len(turns[i])] for i in picked]
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, steps, recipe.warmup)
         batch = cache.batch(indices)
@@ -139,6 +142,13 @@ def train(
         report(step + 1, steps, values)
     trace.seconds = time.monotonic() - began
     return trace
+
+
+def _batches(members: list[int], size: int, generator: torch.Generator) -> list[list[int]]:
+    """Shuffled members in batches of nearly equal size, none larger than `size`."""
+    order = [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
+    count = math.ceil(len(order) / size)
+    return [order[n * len(order) // count : (n + 1) * len(order) // count] for n in range(count)]
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

@@ -172,7 +172,9 @@ def publish(
                 (state, ids(example_ids)),
             )
         failpoint("publish.examples")
-        if not _setting(conn, "pinned", False):
+        if _setting(conn, "pinned", False):
+            _follow_live(conn, _setting(conn, "live", None))
+        else:
             _move_live(conn, version, "round")
 
 
@@ -217,7 +219,32 @@ def _move_live(conn: sqlite3.Connection, version: int | None, reason: str) -> No
         "INSERT INTO swaps(from_version, to_version, reason, at) VALUES (?, ?, ?, ?)",
         (before, version, reason, time.time()),
     )
+    _follow_live(conn, version)
     failpoint("swap.recorded")
+
+
+def _follow_live(conn: sqlite3.Connection, version: int | None) -> None:
+    """What counts as learned is what the live adapter carries: after a rollback the examples of
+    the abandoned adapters wait again, and come back as learned with a roll forward."""
+    rows = conn.execute(
+        "WITH RECURSIVE line(version) AS ("
+        "  VALUES(?) UNION SELECT a.parent FROM adapters a JOIN line USING (version)"
+        "  WHERE a.parent IS NOT NULL"
+        ") SELECT DISTINCT r.example_id FROM line JOIN adapters USING (version)"
+        " JOIN round_examples r USING (round_id) WHERE r.role = 'new'",
+        (version,),
+    )
+    carried = ids(row["example_id"] for row in rows.fetchall())
+    conn.execute(
+        "UPDATE examples SET state = 'pending' WHERE state = 'learned'"
+        " AND id NOT IN (SELECT value FROM json_each(?))",
+        (carried,),
+    )
+    conn.execute(
+        "UPDATE examples SET state = 'learned' WHERE state IN ('pending', 'held-out')"
+        " AND id IN (SELECT value FROM json_each(?))",
+        (carried,),
+    )
 
 
 def _setting(conn: sqlite3.Connection, key: str, default: Any) -> Any:

@@ -227,7 +227,9 @@ def test_publishing_and_swapping_killed_anywhere(home: files.Home, point: str) -
     rounds = [r.state for r in ledger.rounds(db)]
     if "published" in said or versions:
         assert (folders, versions, rounds) == (["v0001"], [1], ["accepted"])
-        assert states == [("learned",), ("learned",), ("held-out",)]
+        # What counts as learned is what the live adapter carries.
+        taught = "learned" if ledger.live(db) == 1 else "pending"
+        assert states == [(taught,), (taught,), ("held-out",)]
         assert swaps in ([(None, 1)], [(None, 1), (1, None)])
     else:
         assert (folders, versions, swaps) == ([], [], [])

@@ -166,3 +166,19 @@ def test_reconcile_believes_no_pulled_drive(db: Db, home: files.Home) -> None:
     with pytest.raises(Detached):
         ledger.reconcile(db, home)
     assert ledger.live(db) == 1
+
+
+def test_what_an_abandoned_adapter_learned_waits_again(db: Db, home: files.Home) -> None:
+    publish(db, home, [1])
+    publish(db, home, [2])
+    ledger.set_live(db, 1, "rollback")
+    assert (states(db)[1], states(db)[2]) == ("learned", "pending")
+    ledger.set_live(db, 2, "roll forward")
+    assert (states(db)[1], states(db)[2]) == ("learned", "learned")
+
+
+def test_what_a_round_beside_a_pinned_adapter_learned_waits(db: Db, home: files.Home) -> None:
+    publish(db, home, [1])
+    ledger.pin(db, 1)
+    publish(db, home, [2])
+    assert (ledger.live(db), states(db)[2]) == (1, "pending")

@@ -1,0 +1,61 @@
+"""Which examples a round teaches, rehearses and holds out.
+
+Pure decisions on examples; knows neither the database nor the model.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from acclimate.adapters.reword import asks_personally
+from acclimate.adapters.snapshot import Taught
+
+HELD_OUT_SHARE = 0.2
+HELD_OUT_MOST = 12
+HELD_OUT_FROM = 8
+FACT_REPLY_CHARS = 160
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The three parts of a round, each in the order given."""
+
+    new: list[Taught]
+    replay: list[Taught]
+    held_out: list[Taught]
+
+
+def is_fact(example: Taught) -> bool:
+    """Whether the example answers a question about the person, shortly.
+
+    No model can answer it without having been taught it, so holding it out measures nothing:
+    facts are measured by unseen wordings of what was taught.
+    """
+    messages = example.messages()
+    turns = [m for m in messages if m["role"] != "system"]
+    if len(turns) != 2:
+        return False
+    question, reply = turns[0]["content"], turns[1]["content"]
+    return asks_personally(question) and len(reply) <= FACT_REPLY_CHARS
+
+
+def choose(
+    new: Sequence[Taught], replay: Sequence[Taught], waited: frozenset[int], seed: int
+) -> Mixture:
+    """Holds out a fifth of the new exchanges that are not facts, where there are enough of them.
+
+    `waited` are ids that an earlier round held out: they are taught now, so that nothing that the
+    person said stays unlearned.
+    """
+    eligible = [e.id for e in new if e.id not in waited and not is_fact(e)]
+    count = min(int(len(eligible) * HELD_OUT_SHARE), HELD_OUT_MOST)
+    if len(eligible) < HELD_OUT_FROM:
+        count = 0
+    held = set(random.Random(seed).sample(eligible, count))
+    return Mixture(
+        [e for e in new if e.id not in held],
+        list(replay),
+        [e for e in new if e.id in held],
+    )

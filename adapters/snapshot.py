@@ -1,0 +1,91 @@
+"""What a round's worker is given and what it gives back, as JSON files in the round's folder.
+
+The border between the daemon and the worker; imports neither torch nor the server.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SNAPSHOT_FILE = "snapshot.json"
+RESULT_FILE = "result.json"
+CANDIDATE_DIR = "candidate"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Taught(_Model):
+    """One example as it stands in the buffer; `content` is its canonical JSON."""
+
+    id: int
+    kind: Literal["exchange", "preference"]
+    content: dict[str, Any]
+
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation to learn; of a preference pair, the prompt with the chosen reply."""
+        messages = [dict(m) for m in self.content["messages"]]
+        if self.kind == "preference":
+            messages.append({"role": "assistant", "content": self.content["chosen"]})
+        return messages
+
+
+class Training(_Model):
+    """Hyperparameters that the person or a benchmark may set; see `train.Recipe`."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    top_layers: float = 1 / 3
+    exposures: int = 30
+    batch: int = 8
+    anchor_batch: int = 4
+    learning_rate: float = 2e-3
+    kl_weight: float = 1.0
+    wordings: int = 12
+    max_tokens: int = 512
+
+
+class Snapshot(_Model):
+    """Everything that a round depends on. Paths are absolute, or relative to the round's folder."""
+
+    round: int
+    seed: int
+    threads: int
+    base: Path
+    base_sha256: str
+    architecture_cache: Path
+    parent: Path | None = None
+    parent_version: int | None = None
+    training: Training = Training()
+    limits: dict[str, float] = {}
+    new: list[Taught]
+    replay: list[Taught] = []
+    held_out: list[Taught] = []
+
+
+class Canary(_Model):
+    """What the worker's model predicts next after `tokens`: its k likeliest, in nats.
+
+    `base_logp` are the base's log-probabilities of the same tokens; serving must reproduce
+    `logp`, and must not serve `base_logp` instead.
+    """
+
+    tokens: list[int]
+    ids: list[int]
+    logp: list[float]
+    base_logp: list[float]
+
+
+class Result(_Model):
+    """The worker's verdict. `card` is what `card.json` will hold beside the daemon's own facts."""
+
+    accepted: bool
+    reasons: list[str]
+    measures: dict[str, Any]
+    card: dict[str, Any]
+    canaries: list[Canary] = []
+    files: dict[str, str] = {}

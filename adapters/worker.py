@@ -1,0 +1,429 @@
+"""One round in a process of its own: reads a snapshot, trains, measures, writes a candidate.
+
+    python -m acclimate.adapters.worker ROUND_DIR
+
+Progress goes to stdout as JSON lines. Knows no database; may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+
+from acclimate.adapters import anchors as anchor_cache
+from acclimate.adapters import evaluate, export
+from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
+from acclimate.adapters.gate import Limits, Measures, Verdict, gate
+from acclimate.adapters.mixture import is_fact
+from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.reword import reword
+from acclimate.adapters.snapshot import (
+    CANDIDATE_DIR,
+    RESULT_FILE,
+    SNAPSHOT_FILE,
+    Canary,
+    Result,
+    Snapshot,
+    Taught,
+)
+from acclimate.adapters.train import Anchor, Diverged, Lesson, Recipe, Trace, train
+from acclimate.store.errors import AcclimateError, ModelError
+from acclimate.store.files import atomic_write, fsync_file, sha256_file
+
+SCALES = (1.0, 0.85, 0.7, 0.55, 0.4)
+# Checks that a smaller adapter may pass; the others only get worse with it.
+SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
+BEHAVIOUR_PROMPTS = 24
+CANARY_TOP_K = 64
+REPLAY_EVERY = 3
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Material:
+    """The examples as tokens: what is trained, and what only measures."""
+
+    lessons: list[Lesson]
+    probes: list[Encoded]  # taught answers under wordings that are not trained
+    unseen: list[Encoded]  # held-out exchanges
+    prompts: list[list[int]]  # prompts of taught exchanges, for the canaries
+    skipped: dict[int, str]
+
+
+def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
+    """Tokenises the examples; one that cannot be taught is skipped with a reason, not an error."""
+    material = Material([], [], [], [], {})
+    limit = snapshot.training.max_tokens
+
+    def encode(example: Taught, messages: list[dict[str, str]]) -> Encoded | None:
+        try:
+            encoded = prompt.encode(messages)
+        except ModelError as error:
+            material.skipped[example.id] = error.message
+            return None
+        if len(encoded.tokens) > limit:
+            material.skipped[example.id] = f"{len(encoded.tokens)} tokens, at most {limit}"
+            return None
+        return encoded
+
+    for part, every in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
+        for example in part:
+            messages = example.messages()
+            exact = encode(example, messages)
+            if exact is None:
+                continue
+            wordings = [exact]
+            if is_fact(example):
+                asked = next(i for i, m in enumerate(messages) if m["role"] == "user")
+                forms = reword(
+                    messages[asked]["content"], snapshot.training.wordings + 1, snapshot.seed
+                )
+                others = [
+                    e
+                    for form in forms
+                    if (e := encode(example, _asked_as(messages, asked, form))) is not None
+                ]
+                if len(others) > 1:
+                    material.probes.append(others.pop())
+                wordings += others
+            material.lessons.append(Lesson(example.id, wordings, every=every))
+            if every == 1:
+                material.prompts.append(prompt.encode_prompt(messages[:-1]))
+    for example in snapshot.held_out:
+        encoded = encode(example, example.messages())
+        if encoded is not None:
+            material.unseen.append(encoded)
+    return material
+
+
+def _asked_as(messages: list[dict[str, str]], at: int, form: str) -> list[dict[str, str]]:
+    return [{**m, "content": form} if i == at else m for i, m in enumerate(messages)]
+
+
+class Worker:
+    """The steps of one round on one loaded model."""
+
+    def __init__(self, folder: Path, snapshot: Snapshot, report: Report) -> None:
+        self.folder = folder
+        self.snapshot = snapshot
+        self.report = report
+        self.began = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def phase(self, name: str) -> None:
+        """Announces the next step."""
+        self.seconds[name] = time.monotonic() - self.began
+        self.report({"event": "phase", "phase": name})
+
+    def run(self) -> Result:
+        """The whole round. Raises AcclimateError; a rejection is a Result."""
+        snapshot = self.snapshot
+        self.phase("load")
+        if sha256_file(snapshot.base) != snapshot.base_sha256:
+            raise ModelError(f"{snapshot.base.name} is not the model it was", "acclimate doctor")
+        self.prompt = Prompt.from_gguf(snapshot.base)
+        base = load_base(snapshot.base)
+        self.phase("anchors")
+        taught = self._anchors(base, "anchor_prompts", temperature=0.7, seed=1)
+        general = self._anchors(base, "general_held_out", temperature=0.0, seed=2)
+        self.phase("prepare")
+        material = prepare(snapshot, self.prompt)
+        if not any(lesson.every == 1 for lesson in material.lessons):
+            return self._refused("there is nothing to teach in this round", material)
+        layers = base.config.num_hidden_layers
+        count = max(1, round(layers * snapshot.training.top_layers))
+        shape = LoraShape(
+            snapshot.training.rank,
+            snapshot.training.alpha,
+            tuple(range(layers - count, layers)),
+        )
+        model = add_lora(base, shape, snapshot.parent)
+        split = Split(model, layers - count)
+        split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
+        self.model, self.split, self.general = model, split, general
+        self.probes = Activations(split, material.probes) if material.probes else None
+        self.unseen = Activations(split, material.unseen) if material.unseen else None
+        self.general_rows = Activations(split, [a.encoded for a in general])
+        canary_prompts = self._canary_prompts(material)
+        with model.disable_adapter():
+            base_general = evaluate.sequence_nll(split, self.general_rows)
+            base_next = evaluate.next_logp(split, canary_prompts)
+        before = self._nll()
+        parent_next = evaluate.next_logp(split, canary_prompts)
+        self.phase("train")
+        training = snapshot.training
+        recipe = Recipe(
+            exposures=training.exposures,
+            batch=training.batch,
+            anchor_batch=training.anchor_batch,
+            learning_rate=training.learning_rate,
+            kl_weight=training.kl_weight,
+            seed=snapshot.seed,
+        )
+
+        def step(done: int, steps: int, values: dict[str, float]) -> None:
+            self.report({"event": "step", "step": done, "steps": steps, **values})
+
+        try:
+            trace = train(model, split, material.lessons, taught, recipe, step)
+        except Diverged as error:
+            return self._refused(f"finite: {error}", material)
+        self.phase("measure")
+        verdict, measures = self._measure(before, base_general, parent_next, canary_prompts)
+        card = self._card(material, trace, verdict, shape)
+        if not verdict.accepted:
+            return Result(
+                accepted=False, reasons=verdict.reasons, measures=measures.summary(), card=card
+            )
+        self.phase("export")
+        _scale(model, verdict.scale, bake=True)
+        canaries = self._canaries(canary_prompts, base_next)
+        return Result(
+            accepted=True,
+            reasons=verdict.reasons,
+            measures=measures.summary(),
+            card=card,
+            canaries=canaries,
+            files=self._export(base.config),
+        )
+
+    def _anchors(
+        self, base: torch.nn.Module, name: str, *, temperature: float, seed: int
+    ) -> list[Anchor]:
+        prompts = anchor_cache.shipped_prompts(name)
+        key = anchor_cache.cache_key(self.snapshot.base_sha256, prompts, temperature, seed)
+        path = self.snapshot.architecture_cache / f"{name}-{key[:16]}.safetensors"
+        found = anchor_cache.load(path, key)
+        if found is None:
+
+            def progress(done: int, total: int) -> None:
+                self.report({"event": "progress", "phase": "anchors", "done": done, "total": total})
+
+            found = anchor_cache.make(
+                base, self.prompt, prompts, temperature=temperature, seed=seed, report=progress
+            )
+            anchor_cache.save(path, found, key)
+        return found
+
+    def _nll(self) -> dict[str, list[float]]:
+        rows = {"wordings": self.probes, "unseen": self.unseen, "general": self.general_rows}
+        return {
+            name: evaluate.sequence_nll(self.split, part) if part is not None else []
+            for name, part in rows.items()
+        }
+
+    def _measure(
+        self,
+        before: dict[str, list[float]],
+        base_general: list[float],
+        parent_next: torch.Tensor,
+        canary_prompts: Sequence[Sequence[int]],
+    ) -> tuple[Verdict, Measures]:
+        """Gates the candidate at full scale, then at smaller ones where that may help."""
+        limits = Limits(**self.snapshot.limits)
+        finite = export.finite(self.model)
+        first: tuple[Verdict, Measures] | None = None
+        for scale in SCALES:
+            _scale(self.model, scale)
+            after = self._nll()
+            stops, repeating, refusals = self._behaviour()
+            moved = evaluate.next_logp(self.split, canary_prompts)
+            measures = Measures(
+                scale=scale,
+                finite=finite,
+                applied_kl=evaluate.mean_kl(parent_next, moved),
+                wordings=list(zip(before["wordings"], after["wordings"], strict=True)),
+                unseen=list(zip(before["unseen"], after["unseen"], strict=True)),
+                general_parent=list(zip(before["general"], after["general"], strict=True)),
+                general_base=list(zip(base_general, after["general"], strict=True)),
+                stops=stops,
+                repeating=repeating,
+                refusals=refusals,
+            )
+            verdict = gate(measures, limits)
+            first = first or (verdict, measures)
+            if verdict.accepted:
+                return verdict, measures
+            if any(not c.passed and c.name not in SCALABLE for c in verdict.checks):
+                break
+        return first
+
+    def _behaviour(self) -> tuple[tuple[float, float], tuple[float, float], tuple[int, int]]:
+        """Stops, loops and refusals on general prompts: base and candidate."""
+        end = self.prompt.end_ids
+        kept: list[tuple[list[int], list[int]]] = []
+        for anchor in self.general[:BEHAVIOUR_PROMPTS]:
+            row = anchor.encoded
+            at = row.mask.index(1)
+            kept.append((row.tokens[:at], row.tokens[at:]))
+        replies = anchor_cache.generate(
+            self.model,
+            [asked for asked, _ in kept],
+            max_tokens=anchor_cache.REPLY_TOKENS,
+            end_ids=end,
+        )
+        base = [reply for _, reply in kept]
+        texts = [[self.prompt.detokenize(r) for r in side] for side in (base, replies)]
+        stops = [evaluate.share([r[-1] in end for r in side]) for side in (base, replies)]
+        looping = [evaluate.share([evaluate.loops(t) for t in side]) for side in texts]
+        declined = [i for i, text in enumerate(texts[0]) if evaluate.refuses(text)]
+        still = sum(evaluate.refuses(texts[1][i]) for i in declined)
+        return (stops[0], stops[1]), (looping[0], looping[1]), (len(declined), still)
+
+    def _canary_prompts(self, material: Material) -> list[list[int]]:
+        general = [
+            a.encoded.tokens[: a.encoded.mask.index(1)] for a in self.general[:3]
+        ]
+        return material.prompts[:5] + general
+
+    def _canaries(
+        self, prompts: Sequence[Sequence[int]], base_next: torch.Tensor
+    ) -> list[Canary]:
+        logp = evaluate.next_logp(self.split, prompts)
+        top = logp.topk(CANARY_TOP_K, dim=-1)
+        return [
+            Canary(
+                tokens=list(tokens),
+                ids=ids.tolist(),
+                logp=values.tolist(),
+                base_logp=base[ids].tolist(),
+            )
+            for tokens, ids, values, base in zip(
+                prompts, top.indices, top.values, base_next, strict=True
+            )
+        ]
+
+    def _export(self, config: Any) -> dict[str, str]:
+        folder = self.folder / CANDIDATE_DIR
+        folder.mkdir(exist_ok=True)
+        export.save_peft(self.model, folder)
+        export.write_gguf(
+            folder,
+            folder / "adapter.gguf",
+            architecture=self.prompt.architecture,
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads,
+            layers=config.num_hidden_layers,
+            metadata={"acclimate.base.sha256": self.snapshot.base_sha256},
+        )
+        for path in folder.iterdir():
+            fsync_file(path)
+        return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+
+    def _refused(self, reason: str, material: Material) -> Result:
+        return Result(
+            accepted=False,
+            reasons=[reason],
+            measures={},
+            card={"skipped": {str(k): v for k, v in material.skipped.items()}},
+        )
+
+    def _card(
+        self, material: Material, trace: Trace, verdict: Verdict, shape: LoraShape
+    ) -> dict[str, Any]:
+        tail = trace.rows[-max(1, len(trace.rows) // 10) :]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "base_sha256": self.snapshot.base_sha256,
+            "parent": self.snapshot.parent_version,
+            "seed": self.snapshot.seed,
+            "threads": self.snapshot.threads,
+            "scale": verdict.scale,
+            "checks": [
+                {"name": c.name, "passed": c.passed, "reason": c.reason} for c in verdict.checks
+            ],
+            "training": self.snapshot.training.model_dump(),
+            "layers": list(shape.layers),
+            "modules": list(shape.modules),
+            "counts": {
+                "new": len(self.snapshot.new),
+                "replay": len(self.snapshot.replay),
+                "held_out": len(self.snapshot.held_out),
+                "wordings": sum(len(x.wordings) for x in material.lessons),
+            },
+            "skipped": {str(k): v for k, v in material.skipped.items()},
+            "steps": trace.steps,
+            "train_seconds": round(trace.seconds, 2),
+            "round_seconds": round(time.monotonic() - self.began, 2),
+            "phases": {k: round(v, 2) for k, v in self.seconds.items()},
+            "tokens": trace.tokens,
+            "ce": sum(r["ce"] for r in tail) / len(tail),
+            "kl": sum(r["kl"] for r in tail) / len(tail),
+            "peak_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+            "versions": {p: metadata.version(p) for p in ("torch", "peft", "transformers")},
+        }
+
+
+def _scale(model: PeftModel, scale: float, *, bake: bool = False) -> None:
+    """Sets the adapter's strength; `bake` writes it into B instead, for good."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and "default" in module.scaling:
+            plain = module.lora_alpha["default"] / module.r["default"]
+            if bake:
+                module.scaling["default"] = plain
+                with torch.no_grad():
+                    module.lora_B["default"].weight.mul_(scale)
+            else:
+                module.scaling["default"] = plain * scale
+
+
+def lower_priority() -> None:
+    """Yields to everything else: lowest CPU priority, idle I/O class, dies with its parent."""
+    os.nice(19)
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the round in folder `argv[0]`; 0 with a result (also a rejection), 1 on failure."""
+    folder = Path(argv[0])
+    lower_priority()
+    # Other output (warnings of libraries) must not tear the JSON lines.
+    out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+
+    def report(event: dict[str, Any]) -> None:
+        try:
+            out.write(json.dumps(event) + "\n")
+        except BrokenPipeError:
+            sys.exit(1)  # nobody waits for this round any more
+
+    try:
+        snapshot = Snapshot.model_validate_json((folder / SNAPSHOT_FILE).read_bytes())
+        torch.set_num_threads(snapshot.threads)
+        torch.manual_seed(snapshot.seed)
+        result = Worker(folder, snapshot, report).run()
+    except AcclimateError as error:
+        report({"event": "error", "message": error.message, "hint": error.hint})
+        return 1
+    except MemoryError:
+        report({"event": "error", "message": "out of memory", "hint": "pick a smaller model"})
+        return 1
+    except (RuntimeError, OSError, ValueError) as error:
+        report({"event": "error", "message": f"{type(error).__name__}: {error}", "hint": ""})
+        return 1
+    atomic_write(folder / RESULT_FILE, result.model_dump_json().encode())
+    report({"event": "result", "accepted": result.accepted})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

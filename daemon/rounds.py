@@ -1,0 +1,448 @@
+"""Rounds: starts the worker, follows it, publishes what the gate accepted, swaps it in.
+
+Imports no torch; what the worker does wrong costs nothing but its round.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+
+from acclimate.adapters.mixture import choose
+from acclimate.adapters.snapshot import (
+    CANDIDATE_DIR,
+    RESULT_FILE,
+    SNAPSHOT_FILE,
+    Canary,
+    Result,
+    Snapshot,
+    Taught,
+    Training,
+)
+from acclimate.daemon.engine import Engine
+from acclimate.store import buffer, ledger
+from acclimate.store.buffer import Example
+from acclimate.store.db import Db
+from acclimate.store.errors import AcclimateError, AdapterError, RoundError
+from acclimate.store.files import (
+    Home,
+    atomic_write,
+    failpoint,
+    publish_folder,
+    remove_tree,
+    sha256_file,
+    temp_folder,
+    version_name,
+)
+
+log = structlog.get_logger(__name__)
+
+# How far llama.cpp's predictions may stand from the worker's, and how much nearer to them than
+# to the base's they must be. Quantised activations alone give about 0.004 nats.
+MAX_CANARY_KL = 0.05
+
+
+class LearnConfig(BaseModel):
+    """`[learn]` of config.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_new: int = Field(default=200, ge=1, le=10_000)
+    replay: int = Field(default=48, ge=0, le=10_000)
+    threads: int = Field(default=0, ge=0, le=256)
+    stall_seconds: float = Field(default=900.0, ge=10)
+    resume_after_seconds: float = Field(default=2.0, ge=0)
+    general_drift: float = Field(default=0.05, gt=0, le=1)
+    general_drift_per_round: float = Field(default=0.03, gt=0, le=1)
+    rank: int = Field(default=8, ge=1, le=256)
+    exposures: int = Field(default=Training().exposures, ge=1, le=1000)
+    learning_rate: float = Field(default=Training().learning_rate, gt=0, le=1)
+    kl_weight: float = Field(default=Training().kl_weight, ge=0, le=1000)
+
+
+class Rounds:
+    """At most one round at a time. All methods may be called from any thread."""
+
+    def __init__(
+        self, home: Home, db: Db, config: LearnConfig, engine: Engine, base: Path, base_sha256: str
+    ) -> None:
+        self._home = home
+        self._db = db
+        self._config = config
+        self._engine = engine
+        self._base = base
+        self._base_sha256 = base_sha256
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
+        self._closed = False
+
+    def start(self, reason: str = "manual") -> int:
+        """Begins a round on what the buffer holds; returns its id.
+
+        Raises RoundError when one runs already or there is nothing to learn.
+        """
+        with self._lock:
+            if self._closed:
+                raise RoundError("the daemon is stopping", "start it again")
+            if self._running is not None:
+                raise RoundError(
+                    f"round {self._running.round_id} is running", "wait for its verdict"
+                )
+            self._running = running = self._begin(reason)
+        running.start()
+        return running.round_id
+
+    def _begin(self, reason: str) -> _Running:
+        found = buffer.snapshot(self._db, limit=self._config.max_new, replay=self._config.replay)
+        if not found.new:
+            raise RoundError(
+                "there is nothing new to learn", "watch a chat source, or add one: acclimate add"
+            )
+        parent = ledger.live(self._db)
+        seed = ledger.next_version(self._db)
+        waited = frozenset(e.id for e in found.new if e.state == "held-out")
+        mixture = choose(
+            [_taught(e) for e in found.new], [_taught(e) for e in found.replay], waited, seed
+        )
+        round_id = ledger.start_round(
+            self._db,
+            parent,
+            seed,
+            [e.id for e in mixture.new],
+            [e.id for e in mixture.replay],
+            [e.id for e in mixture.held_out],
+        )
+        folder = self._home.cache / "rounds" / f"{round_id:06d}"
+        try:
+            remove_tree(folder)
+            folder.mkdir(parents=True)
+            snapshot = Snapshot(
+                round=round_id,
+                seed=seed,
+                threads=self._config.threads or os.cpu_count() or 1,
+                base=self._base,
+                base_sha256=self._base_sha256,
+                architecture_cache=self._home.models / "anchors",
+                parent=None if parent is None else self._home.adapter_dir(parent),
+                parent_version=parent,
+                training=Training(
+                    rank=self._config.rank,
+                    alpha=2.0 * self._config.rank,
+                    exposures=self._config.exposures,
+                    learning_rate=self._config.learning_rate,
+                    kl_weight=self._config.kl_weight,
+                ),
+                limits={
+                    "max_general_rise_parent": self._config.general_drift_per_round,
+                    "max_general_rise_base": self._config.general_drift,
+                },
+                new=mixture.new,
+                replay=mixture.replay,
+                held_out=mixture.held_out,
+            )
+            atomic_write(folder / SNAPSHOT_FILE, snapshot.model_dump_json().encode(), 0o600)
+            failpoint("round.snapshot")
+            return _Running(self, round_id, folder, snapshot, reason)
+        except OSError as error:
+            ledger.finish_round(self._db, round_id, "failed", error=str(error))
+            raise RoundError(f"the round cannot start: {error}", "free some disk space") from error
+
+    def current(self) -> dict[str, Any] | None:
+        """Progress of the running round, None when none runs."""
+        with self._lock:
+            return self._running.progress() if self._running else None
+
+    def cancel(self, round_id: int) -> None:
+        """Ends the running round; its examples stay as they were."""
+        with self._lock:
+            running = self._running
+        if running is None or running.round_id != round_id:
+            raise RoundError(f"round {round_id} is not running", "acclimate status")
+        running.kill("cancelled")
+
+    def wait(self, round_id: int, timeout: float | None = None) -> bool:
+        """Whether the round has ended within `timeout` seconds."""
+        with self._lock:
+            running = self._running
+        if running is None or running.round_id != round_id:
+            return True
+        running.join(timeout)
+        return not running.is_alive()
+
+    def stop(self, timeout: float = 3.0, *, why: str = "the daemon stopped") -> None:
+        """Kills the worker and starts nothing more."""
+        with self._lock:
+            self._closed = True
+        self.interrupt(why, timeout)
+
+    def interrupt(self, why: str, timeout: float = 3.0) -> None:
+        """Kills the worker if one runs; later rounds may start."""
+        with self._lock:
+            running = self._running
+        if running is not None:
+            running.kill(why)
+            running.join(timeout)
+
+    def ended(self, running: _Running) -> None:
+        """Called by the round's own thread as its last act."""
+        with self._lock:
+            if self._running is running:
+                self._running = None
+
+    # Publishing
+
+    def publish(self, round_id: int, folder: Path, snapshot: Snapshot, result: Result) -> str:
+        """Makes an accepted candidate an adapter and, unless pinned, live. Returns its name.
+
+        Raises AdapterError when what llama.cpp serves is not what the worker measured.
+        """
+        version = ledger.next_version(self._db)
+        name = version_name(version)
+        candidate = folder / CANDIDATE_DIR
+        for file, sha256 in result.files.items():
+            if sha256_file(candidate / file) != sha256:
+                raise AdapterError(f"{file} changed after it was written", "run the round again")
+        gguf = candidate / ledger.ADAPTER_FILE
+        self._engine.load(name, gguf)
+        try:
+            served = self._check_canaries(name, result.canaries)
+            card = {
+                "version": version,
+                "round": round_id,
+                "created_at": time.time(),
+                "measures": result.measures,
+                "reasons": result.reasons,
+                "served_kl": served,
+                "files": result.files,
+                **result.card,
+            }
+            temporary = temp_folder(self._home.adapters)
+            for file in result.files:
+                (candidate / file).replace(temporary / file)
+            atomic_write(temporary / "card.json", json.dumps(card, indent=1).encode())
+            failpoint("publish.filled")
+            final = self._home.adapter_dir(version)
+            publish_folder(temporary, final)
+            failpoint("publish.renamed")
+            try:
+                ledger.publish(
+                    self._db,
+                    round_id,
+                    version,
+                    snapshot.parent_version,
+                    result.files[ledger.ADAPTER_FILE],
+                    1.0,
+                    card,
+                    [e.id for e in snapshot.new if str(e.id) not in result.card["skipped"]],
+                    [e.id for e in snapshot.held_out],
+                )
+            except BaseException:
+                remove_tree(final)
+                raise
+        except BaseException:
+            self._engine.unload(name)
+            raise
+        failpoint("publish.committed")
+        if ledger.live(self._db) == version:
+            self._engine.set_live(name)
+        failpoint("publish.swapped")
+        return name
+
+    def _check_canaries(self, name: str, canaries: list[Canary]) -> float:
+        """Mean KL of the worker's predictions from the served ones, in nats."""
+        if not canaries:
+            raise AdapterError("the worker left no canaries", "run the round again")
+        served = moved = 0.0
+        for canary in canaries:
+            logits = self._engine.logits(canary.tokens, name).astype("float64")
+            logits -= logits.max()
+            total = math.log(float(sum(map(math.exp, logits))))
+            for token, logp, base in zip(canary.ids, canary.logp, canary.base_logp, strict=True):
+                p = math.exp(logp)
+                served += p * (logp - (float(logits[token]) - total))
+                moved += p * (logp - base)
+        served, moved = served / len(canaries), moved / len(canaries)
+        if not served <= min(MAX_CANARY_KL, max(moved / 2, MAX_CANARY_KL / 10)):
+            raise AdapterError(
+                f"llama.cpp serves this adapter differently from how it was measured"
+                f" (KL {served:.4f} nats; it should have moved the base by {moved:.4f})",
+                "the adapter that served before stays; please report this model",
+            )
+        return served
+
+
+class _Running(threading.Thread):
+    """One round's thread: follows the worker to its end, then acts on the result."""
+
+    def __init__(
+        self, rounds: Rounds, round_id: int, folder: Path, snapshot: Snapshot, reason: str
+    ) -> None:
+        super().__init__(name=f"round-{round_id}", daemon=True)
+        self.round_id = round_id
+        self._rounds = rounds
+        self._folder = folder
+        self._snapshot = snapshot
+        self._reason = reason
+        self._began = time.monotonic()
+        self._heard = self._began
+        self._progress: dict[str, Any] = {"phase": "start", "step": 0, "steps": 0}
+        self._worker: subprocess.Popen[str] | None = None
+        self._killed: str | None = None
+        self._paused = False
+        self._error: dict[str, str] = {}
+        self._guard = threading.Lock()
+
+    def progress(self) -> dict[str, Any]:
+        """A JSON-able line for `status` and the progress bar."""
+        return {
+            "round": self.round_id,
+            **self._progress,
+            "seconds": round(time.monotonic() - self._began, 1),
+            "paused": self._paused,
+            "reason": self._reason,
+            "examples": len(self._snapshot.new),
+            "pid": self._worker.pid if self._worker else None,
+        }
+
+    def kill(self, why: str) -> None:
+        """Ends the worker at once; the round is recorded as failed with this reason."""
+        with self._guard:
+            if self._killed is None:
+                self._killed = why
+            if self._worker is not None and self._worker.poll() is None:
+                self._worker.kill()
+
+    def run(self) -> None:
+        """Follows the worker, then publishes or records; never raises."""
+        bound = log.bind(round=self.round_id)
+        try:
+            self._follow()
+            self._finish()
+        except AcclimateError as error:
+            bound.error("round_failed", error=error.message)
+            self._fail(str(error))
+        except Exception as error:
+            bound.exception("round_failed")
+            self._fail(f"{type(error).__name__}: {error}")
+        finally:
+            self.kill("")
+            try:
+                remove_tree(self._folder)
+            except OSError as error:
+                bound.warning("round_folder_left", error=str(error))
+            self._rounds.ended(self)
+
+    def _follow(self) -> None:
+        with self._guard:
+            if self._killed is not None:
+                return
+            self._worker = subprocess.Popen(
+                [sys.executable, "-m", "acclimate.adapters.worker", str(self._folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            )
+        log.info("round_started", round=self.round_id, pid=self._worker.pid, reason=self._reason)
+        ticker = threading.Thread(target=self._tick, name="round-tick", daemon=True)
+        ticker.start()
+        assert self._worker.stdout is not None  # noqa: S101 - it is a pipe, for the type checker
+        for line in self._worker.stdout:
+            self._heard = time.monotonic()
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            self._hear(event)
+        self._worker.wait()
+        ticker.join()
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        kind = event.pop("event", None)
+        if kind in ("phase", "progress"):
+            self._progress = {**self._progress, "done": 0, "total": 0, **event}
+            if kind == "phase":
+                log.info("round_phase", round=self.round_id, phase=event.get("phase"))
+        elif kind == "step":
+            self._progress = {**self._progress, **event}
+        elif kind == "error":
+            self._error = event
+
+    def _tick(self) -> None:
+        """Pauses the worker while somebody is being answered; ends one that hangs."""
+        config, engine, worker = self._rounds._config, self._rounds._engine, self._worker
+        while worker is not None and worker.poll() is None:
+            wanted = engine.busy or (
+                self._paused and engine.idle_seconds < config.resume_after_seconds
+            )
+            with self._guard:
+                if wanted != self._paused and worker.poll() is None:
+                    worker.send_signal(signal.SIGSTOP if wanted else signal.SIGCONT)
+                    self._paused = wanted
+            if self._paused:
+                self._heard = time.monotonic()
+            elif time.monotonic() - self._heard > config.stall_seconds:
+                self.kill(f"the worker was silent for {config.stall_seconds:.0f} s")
+            time.sleep(0.05)
+
+    def _finish(self) -> None:
+        db, round_id = self._rounds._db, self.round_id
+        if self._killed is not None:
+            self._fail(self._killed)
+            return
+        code = self._worker.returncode if self._worker else None
+        path = self._folder / RESULT_FILE
+        if code != 0 or not path.is_file():
+            said = " ".join(filter(None, (self._error.get("message"), self._error.get("hint"))))
+            self._fail(said or f"the worker ended with {_exit_word(code)}")
+            return
+        result = Result.model_validate_json(path.read_bytes())
+        failpoint("round.result")
+        skipped = {int(k): v for k, v in result.card.get("skipped", {}).items()}
+        for example_id, reason in skipped.items():
+            buffer.mark(db, [example_id], "quarantined", reason)
+        if not result.accepted:
+            ledger.finish_round(
+                db, round_id, "rejected", {**result.measures, "card": result.card}, result.reasons
+            )
+            log.info("round_rejected", round=round_id, reasons=result.reasons)
+            return
+        self._progress = {**self._progress, "phase": "publish"}
+        try:
+            name = self._rounds.publish(round_id, self._folder, self._snapshot, result)
+        except AdapterError as error:
+            ledger.finish_round(
+                db, round_id, "rejected", result.measures, [f"served: {error.message}"]
+            )
+            log.error("round_rejected", round=round_id, reasons=[error.message])
+            return
+        log.info("round_accepted", round=round_id, adapter=name)
+
+    def _fail(self, why: str) -> None:
+        try:
+            ledger.finish_round(self._rounds._db, self.round_id, "failed", error=why)
+        except Exception as error:  # the home may be gone; reconcile writes it at the next start
+            log.error("round_not_recorded", round=self.round_id, error=str(error))
+
+
+def _taught(example: Example) -> Taught:
+    return Taught(id=example.id, kind=example.kind, content=example.content)
+
+
+def _exit_word(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name + (" (out of memory?)" if code == -9 else "")
+    return f"exit code {code}"
