@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from acclimate.adapters import native
 from acclimate.adapters.native import llama_cpp
 from acclimate.daemon.llama import Context, Vocabulary
 from acclimate.store.errors import EngineError
 
 RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's own sign for "choose one"
+BIAS_LIMIT = 10_000.0
 PENALTY_WINDOW = 64  # tokens that repeat_penalty looks back, prompt included
 
 # llama_token_data as numpy sees it, so that a whole vocabulary is filled in one step.
@@ -52,10 +54,10 @@ class Sampling:
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
+            if not low <= value <= high:  # false for what is not a number, too
                 raise ValueError(f"{name} must be between {low} and {high}, not {value}")
-        if any(math.isnan(bias) for bias in self.logit_bias.values()):
-            raise ValueError("logit_bias must hold numbers")
+        if not all(-BIAS_LIMIT <= bias <= BIAS_LIMIT for bias in self.logit_bias.values()):
+            raise ValueError(f"a logit_bias must be between {-BIAS_LIMIT} and {BIAS_LIMIT}")
 
 
 class Sampler:
