@@ -1,0 +1,49 @@
+# `make demo` and `make test` each work first and alone on a fresh clone.
+PYTHON ?= python3
+BIN = .venv/bin
+READY = .venv/.ready
+MODELS = .cache/models
+
+.PHONY: help setup models demo test lint bench clean
+
+help:
+	@echo 'make setup   make .venv with everything in it (llama-cpp-python compiles for minutes, once)'
+	@echo 'make demo    show the whole loop on an example week: learn, swap, answer, roll back'
+	@echo 'make test    unit, integration and end-to-end tests'
+	@echo 'make lint    style, types, and who may import whom'
+	@echo 'make bench   measurements; tables, and JSON in benchmarks/out'
+	@echo 'make clean   remove what make, tests and the demo made (the models stay: rm -r .cache)'
+	@echo 'Another Python: make setup PYTHON=python3.12'
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt .ci/setup.sh
+	PYTHON='$(PYTHON)' sh .ci/setup.sh
+	@touch $@
+
+models: $(MODELS)/.ready
+
+$(MODELS)/.ready: .ci/models.py $(READY)
+	$(BIN)/python .ci/models.py .cache
+	@touch $@
+
+demo: $(READY) models
+	$(BIN)/python examples/demo.py
+
+test: $(READY) models
+	ACCLIMATE_TEST_MODELS='$(CURDIR)/$(MODELS)' $(BIN)/python -m pytest --durations=15
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(READY) models
+	@mkdir -p benchmarks/out
+	set -e; for script in benchmarks/*.py; do [ ! -e "$$script" ] || $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf .venv build dist demo-home report.json benchmarks/out .pytest_cache .mypy_cache \
+		.ruff_cache .hypothesis .import_linter_cache ./*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
