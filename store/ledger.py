@@ -210,6 +210,24 @@ def unpin(db: Db) -> None:
         _set(conn, "pinned", False)
 
 
+def begin_load(db: Db, version: int) -> int:
+    """Notes that this adapter is about to be loaded into the server; how often without an end.
+
+    More than 1 means that the process ended while it loaded: the file harms native code.
+    """
+    with db.write() as conn:
+        last = _setting(conn, "loading", None) or {}
+        tries = last["tries"] + 1 if last.get("version") == version else 1
+        _set(conn, "loading", {"version": version, "tries": tries})
+    return int(tries)
+
+
+def end_load(db: Db) -> None:
+    """Notes that loading ended, well or with an error that was caught."""
+    with db.write() as conn:
+        _set(conn, "loading", None)
+
+
 def _move_live(conn: sqlite3.Connection, version: int | None, reason: str) -> None:
     before = _setting(conn, "live", None)
     if before == version:

@@ -1,0 +1,332 @@
+"""The daemon: puts the parts together, keeps them running, and takes them down in order.
+
+Decides nothing itself; every part is told what it needs and knows no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from acclimate.adapters.prompt import Prompt
+from acclimate.daemon import log as logs
+from acclimate.daemon import models, schedule
+from acclimate.daemon.attach import Attachment
+from acclimate.daemon.config import Config
+from acclimate.daemon.core import Core
+from acclimate.daemon.embed import Embedder
+from acclimate.daemon.engine import Engine
+from acclimate.daemon.lock import HomeLock, boot_id
+from acclimate.daemon.notify import Notifier
+from acclimate.daemon.retrieve import Retriever
+from acclimate.daemon.rounds import Rounds
+from acclimate.daemon.server import create_app
+from acclimate.daemon.token import load_or_create_token
+from acclimate.daemon.watch import Watcher
+from acclimate.store import buffer, ledger, sources
+from acclimate.store.db import Db
+from acclimate.store.errors import AcclimateError, ConfigError, Detached, StoreError
+from acclimate.store.files import Home, atomic_write, version_name
+from acclimate.store.index import Index
+
+log = structlog.get_logger(__name__)
+
+RUN_FILE = "run.json"
+HOST = "127.0.0.1"
+STOP_SECONDS = 2  # what running replies get to end after SIGTERM
+EMBED_BATCH = 8
+BUSY_SECONDS = 1.0
+
+
+class Daemon:
+    """One home being served. `serve` blocks until a signal; everything else runs in threads."""
+
+    def __init__(self, home: Home, config: Config) -> None:
+        self.home = home
+        self.config = config
+        self.lock = HomeLock(home)
+        self.notifier = Notifier()
+        self.attachment = Attachment(home)
+        self.stopping = threading.Event()
+        self.work = threading.Event()  # there may be chunks without a vector
+        self.watcher: Watcher | None = None
+
+    def serve(self) -> int:
+        """Runs until SIGTERM or SIGINT. Raises AcclimateError when it cannot start."""
+        with contextlib.ExitStack() as stack:
+            self.lock.acquire()
+            stack.callback(self.lock.release)
+            logs.set_up(level=self.config.log.level, file=self.home.log / "daemon.log")
+            stack.callback(logs.release_file)
+            listener = listen(self.config.server.port)
+            stack.callback(listener.close)
+            self.port = listener.getsockname()[1]
+            self._open(stack)
+            server = self._server()
+            self._background(stack)
+            stack.callback(self._forget_run_file)
+            self._write_run_file()
+            log.info("ready", port=self.port, live=self.engine.live)
+            self.notifier.ready(f"serving {self.engine.live} on port {self.port}")
+            server.run(sockets=[listener])
+            log.info("stopping")
+            self.notifier.stopping()
+            self.stopping.set()
+        return 0
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        """Everything that serving needs, each with its end on the stack."""
+        home, config = self.home, self.config
+        self.db = Db(home.db, attached=home.attached)
+        stack.callback(self.db.close)
+        for line in ledger.reconcile(self.db, home):
+            log.warning("reconciled", what=line)
+        base = models.base_path(home, config)
+        self.base_sha256 = models.base_sha256(home, base)
+        engine = config.engine
+        self.engine = Engine(
+            base,
+            context_tokens=engine.context_tokens,
+            sequences=engine.sequences,
+            threads=engine.threads or None,
+            max_contexts=engine.max_contexts,
+            # A page of a mapped file on a drive that was pulled out ends the process (SIGBUS).
+            mmap=not home.portable,
+        )
+        self.engine.start(warm=ledger.live(self.db) is None)
+        stack.callback(self.engine.stop)
+        self.prompt = Prompt.from_gguf(base)
+        self._load_live()
+        self.embedder = Embedder(models.embedder_path(home, config), mmap=not home.portable)
+        stack.callback(self.embedder.close)
+        self.index = Index(self.db, home.index, embedder=config.models.embedder)
+        stack.callback(self._flush_index)
+        self.retriever = Retriever(self.db, self.index, self.embedder, config.retrieval)
+        self.rounds = Rounds(home, self.db, config.learn, self.engine, base, self.base_sha256)
+        stack.callback(self.rounds.stop)
+        self.schedule = schedule.Schedule(
+            config.schedule, self._conditions, lambda reason: self.rounds.start(reason)
+        )
+        stack.callback(self.schedule.stop)
+        self.core = Core(
+            home,
+            config,
+            self.db,
+            self.index,
+            engine=self.engine,
+            prompt=self.prompt,
+            retriever=self.retriever,
+            rounds=self.rounds,
+            schedule=self.schedule,
+            on_sources=self._sources_changed,
+        )
+
+    def _load_live(self) -> None:
+        """Loads the live adapter; one that cannot serve, or that ended the process when it was
+        loaded last time, gives way to the one before."""
+        while (version := ledger.live(self.db)) is not None:
+            name = version_name(version)
+            adapter = ledger.adapter(self.db, version)
+            try:
+                if ledger.begin_load(self.db, version) > 1:
+                    raise AcclimateError(f"{name} ended the daemon when it was loaded last time")
+                path = self.home.adapter_dir(version) / ledger.ADAPTER_FILE
+                self.engine.load(name, path, adapter.scale)
+                self.engine.set_live(name)
+            except AcclimateError as error:
+                log.error("adapter_not_served", adapter=name, error=error.message)
+                ledger.set_live(self.db, adapter.parent, "crash")
+            finally:
+                ledger.end_load(self.db)
+            if ledger.live(self.db) == version:
+                return
+
+    def _server(self) -> uvicorn.Server:
+        app = create_app(self.core, token=load_or_create_token(self.home), port=self.port)
+        return uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=STOP_SECONDS,
+                lifespan="off",
+                ws="none",
+            )
+        )
+
+    def _background(self, stack: contextlib.ExitStack) -> None:
+        self._start_watcher()
+        stack.callback(self._stop_watcher)
+        self.attachment.start(self._detached, self._attached)
+        stack.callback(self.attachment.stop)
+        self.schedule.start()
+        for target in (self._embed, self._beat):
+            thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
+            thread.start()
+            stack.callback(thread.join, 2.0)
+        stack.callback(self.stopping.set)
+
+    # Threads
+
+    def _embed(self) -> None:
+        """Gives new chunks their vectors, a few at a time, and not while somebody is answered."""
+        while not self.stopping.is_set():
+            self.work.wait(5.0)
+            self.work.clear()
+            changed = False
+            try:
+                while not self.stopping.is_set() and self.attachment.attached:
+                    if self.engine.idle_seconds < BUSY_SECONDS:
+                        self.stopping.wait(0.2)
+                        continue
+                    if not self.retriever.embed_pending(EMBED_BATCH):
+                        break
+                    changed = True
+                if changed:
+                    self.index.flush()
+            except (AcclimateError, OSError) as error:
+                log.warning("embedding_stopped", error=str(error))
+                self.stopping.wait(5.0)
+
+    def _beat(self) -> None:
+        """Tells the service manager that the decode thread lives; silence gets us restarted."""
+        seconds = self.notifier.watchdog_seconds
+        while seconds is not None and not self.stopping.wait(seconds):
+            if self.engine.alive():
+                self.notifier.watchdog()
+            else:
+                log.error("decode_thread_stuck")
+
+    # Changes from outside
+
+    def _start_watcher(self) -> None:
+        self.watcher = Watcher(
+            self.db, lambda: sources.list_sources(self.db), self._changed, self.config.watch
+        )
+        self.watcher.start()
+
+    def _stop_watcher(self) -> None:
+        if self.watcher is not None:
+            self.watcher.stop(timeout=2.0)
+            self.watcher = None
+
+    def _changed(self, _source: sources.Source, _result: object) -> None:
+        self.work.set()
+
+    def _sources_changed(self, source: sources.Source) -> None:
+        self.work.set()
+        if self.watcher is not None:
+            self.watcher.poke(source)
+
+    def _detached(self) -> None:
+        """The drive is gone: nothing may be written until it is back; answers go on."""
+        self.rounds.interrupt("the home's drive went away")
+        self._stop_watcher()
+        self.db.close()
+        self.lock.release()
+        logs.release_file()
+        self.notifier.status("the home's drive is away")
+
+    def _attached(self) -> None:
+        """The drive is back: take up again where the disk says that we were."""
+        self.lock.acquire()
+        self.db.reopen()
+        for line in ledger.reconcile(self.db, self.home):
+            log.warning("reconciled", what=line)
+        self._start_watcher()
+        self._write_run_file()
+        self.work.set()
+        self.notifier.status(f"serving {self.engine.live}")
+
+    def _conditions(self) -> schedule.Conditions:
+        counts = buffer.counts(self.db)
+        return schedule.Conditions(
+            now=datetime.now(),
+            waiting=counts["pending"] + counts["held-out"],
+            running=self.rounds.current() is not None,
+            attached=self.attachment.attached,
+            pinned=ledger.pinned(self.db),
+            idle_seconds=self.engine.idle_seconds,
+            **schedule.machine(),
+        )
+
+    # Files
+
+    def _write_run_file(self) -> None:
+        content: dict[str, Any] = {"pid": os.getpid(), "port": self.port, "boot_id": boot_id()}
+        atomic_write(self.home.root / RUN_FILE, json.dumps(content).encode())
+
+    def _forget_run_file(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.home.root / RUN_FILE).unlink(missing_ok=True)
+
+    def _flush_index(self) -> None:
+        try:
+            self.index.flush()
+        except (StoreError, Detached, OSError) as error:
+            log.warning("index_not_written", error=str(error))  # it is rebuilt from the database
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on loopback. Raises ConfigError when the port is taken."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"port {port} cannot be used: {error.strerror}",
+            "stop the other program, or set [server] port in config.toml",
+        ) from None
+    listener.listen(128)
+    return listener
+
+
+def run(home: Home, config: Config) -> int:
+    """Serves the home until SIGTERM or SIGINT; the process's exit code."""
+    # Before the server has its own handlers, a signal during start-up ends the process plainly.
+    signal.signal(signal.SIGTERM, _leave)
+    return Daemon(home, config).serve()
+
+
+def _leave(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
+
+
+@contextlib.contextmanager
+def open_core(home: Home, config: Config) -> Iterator[Core]:
+    """The operations on a home while no daemon serves it: locked, and without an engine."""
+    with HomeLock(home):
+        db = Db(home.db, attached=home.attached)
+        try:
+            ledger.reconcile(db, home)
+            index = Index(db, home.index)
+            embedder: Path = models.embedder_path(home, config)
+            with contextlib.ExitStack() as stack:
+                model = Embedder(embedder) if embedder.is_file() else None
+                if model is not None:
+                    stack.callback(model.close)
+                yield Core(
+                    home,
+                    config,
+                    db,
+                    index,
+                    retriever=Retriever(db, index, model, config.retrieval),
+                )
+        finally:
+            db.close()
+
+
