@@ -3,14 +3,18 @@
 Makes and frees native memory off the decode thread; knows no tokens and decodes only for canaries.
 """
 
+import os
+import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+
 from acclimate.adapters import gguf_check, native
 from acclimate.daemon.decode import Lane, Meter
 from acclimate.daemon.llama import Adapter, Context, Model
@@ -18,7 +22,12 @@ from acclimate.daemon.stream import Job
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
 
 BASE = "base"
+LOADER_NICENESS = 10
 BATCH_TOKENS = 128  # a larger batch computes prompts no faster and costs memory
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass
@@ -27,6 +36,12 @@ class _Loaded:
 
     adapter: Adapter | None  # None for the base model itself
     leaving: bool = False
+
+
+def _let_decoding_go_first() -> None:
+    """Lower this thread's priority, where threads have one: a swap must not be felt in streams."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADER_NICENESS)
 
 
 class Contexts:
@@ -63,7 +78,9 @@ class Contexts:
         self._homeless: dict[str, list[Job]] = {}  # requests whose context is being made
         # Held by whoever changes the model's list of adapters, or makes or frees a context.
         self._native = threading.RLock()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="engine-loader")
+        self._loader = ThreadPoolExecutor(
+            1, thread_name_prefix="engine-loader", initializer=_let_decoding_go_first
+        )
 
     # The model
 
@@ -102,6 +119,9 @@ class Contexts:
         """Check an adapter's file, load it and make its context."""
         if name in (BASE, "live"):
             raise EngineError(f"an adapter cannot be called {name}")
+        self._on_loader(self._load, name, path, scale)
+
+    def _load(self, name: str, path: Path, scale: float) -> None:
         with self._native:
             model = self.model
             with self.changed:
@@ -128,7 +148,7 @@ class Contexts:
             self.resolve(name)
             if name in self._lanes:
                 self._lanes[name].keep()
-        self._provide(name)
+        self._on_loader(self._provide, name)
         with self.changed:
             self.resolve(name)
             if name != self.live:
@@ -148,6 +168,9 @@ class Contexts:
 
     def logits(self, tokens: list[int], name: str) -> np.ndarray:
         """Logits after the last token in a context made for this, (vocabulary,) float32."""
+        return self._on_loader(self._logits, tokens, name)
+
+    def _logits(self, tokens: list[int], name: str) -> np.ndarray:
         with self._native:
             model = self.model
             if not 0 < len(tokens) <= self.limit:
@@ -252,7 +275,15 @@ class Contexts:
         del self._lanes[lane.name]
         self._loader.submit(self._free, lane)
 
-    # Native work, on the loader's or a caller's thread
+    # Native work, on the loader's thread
+
+    def _on_loader(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Have it done at low priority and wait."""
+        try:
+            future = self._loader.submit(work, *args, **kwargs)
+        except RuntimeError:  # it takes no more work after `close`
+            raise EngineError("the engine is not running") from None
+        return future.result()
 
     def _provide(self, name: str) -> None:
         """Make the context of a loaded adapter unless there is one, and give it its requests."""
