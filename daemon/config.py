@@ -1,0 +1,160 @@
+"""The settings of a home: its config.toml over the defaults, checked as a whole.
+
+Knows no section's meaning: most classes stand beside the code that obeys them.
+"""
+
+import difflib
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tomlkit.exceptions import TOMLKitError
+
+from acclimate.daemon.log import LogConfig
+from acclimate.daemon.retrieve import RetrievalConfig
+from acclimate.daemon.rounds import LearnConfig
+from acclimate.daemon.watch import WatchConfig
+from acclimate.store.errors import ConfigError
+from acclimate.store.files import Home, atomic_write
+
+MAX_CONFIG_BYTES = 1_000_000
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerConfig(_Section):
+    """`[server]`. The address is always loopback."""
+
+    port: int = Field(default=7077, ge=1, le=65535)
+
+
+class EngineConfig(_Section):
+    """`[engine]`: what `Engine` is made with."""
+
+    context_tokens: int = Field(default=4096, ge=256, le=1_048_576)
+    sequences: int = Field(default=4, ge=1, le=64)
+    threads: int = Field(default=0, ge=0, le=512)
+    max_contexts: int = Field(default=3, ge=1, le=64)
+    idle_context_seconds: float = Field(default=60.0, ge=0)
+    queue_limit: int = Field(default=64, ge=1, le=10_000)
+    mmap: bool = True
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `Engine`, where no number of threads means: choose."""
+        return {**self.model_dump(), "threads": self.threads or None}
+
+
+class ModelsConfig(_Section):
+    """`[models]`: names as `acclimate models list` prints them."""
+
+    base: str = Field(default="smollm2-135m-instruct", pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
+    embedder: str = Field(default="all-minilm-l6-v2", pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
+
+
+class Config(_Section):
+    """All settings. The shipped config.toml says what each one does."""
+
+    server: ServerConfig = ServerConfig()
+    models: ModelsConfig = ModelsConfig()
+    engine: EngineConfig = EngineConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    watch: WatchConfig = WatchConfig()
+    learn: LearnConfig = LearnConfig()
+    log: LogConfig = LogConfig()
+
+
+def load(home: Home) -> Config:
+    """The home's settings; the defaults where it has no config.toml. Raises ConfigError."""
+    return load_file(home.config) if home.config.exists() else Config()
+
+
+def load_file(path: Path) -> Config:
+    """Read one file. Raises a ConfigError that names the file, the key and what to do."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes", "is it the file?")
+        return _parse(path.read_bytes(), path)
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e.strerror}", "check the file's mode") from e
+
+
+def shipped() -> str:
+    """The text of the config.toml that comes with the program: every setting with its default."""
+    return files("acclimate.daemon").joinpath("config.toml").read_text(encoding="utf-8")
+
+
+def template() -> str:
+    """The same with every setting commented out, for a new home: later defaults then reach it."""
+    lines = []
+    for line in shipped().splitlines():
+        is_setting = line.strip() and not line.startswith(("#", "["))
+        lines.append(f"# {line}" if is_setting else line)
+    return "\n".join(lines) + "\n"
+
+
+def set_value(home: Home, section: str, key: str, value: str | int | float | bool) -> Config:
+    """Change one setting in the home's file, keep all else in it; the settings as they are then.
+
+    Raises ConfigError, and then the file is as it was.
+    """
+    load(home)  # a file with another mistake is not touched
+    text = home.config.read_text(encoding="utf-8") if home.config.exists() else template()
+    try:
+        document = tomlkit.parse(text)
+        table = document.setdefault(section, tomlkit.table())
+        table[key] = value
+        data = tomlkit.dumps(document).encode()
+    except (TOMLKitError, TypeError) as e:
+        raise ConfigError(f"{home.config}: {e}", "mend the file") from e
+    config = _parse(data, home.config)
+    try:
+        atomic_write(home.config, data)
+    except OSError as e:
+        raise ConfigError(f"cannot write {home.config}: {e.strerror}", "is it writable?") from e
+    return config
+
+
+def _parse(data: bytes, path: Path) -> Config:
+    try:
+        settings = tomllib.loads(data.decode("utf-8-sig"))
+        # As JSON, so that strict checks take an array for a tuple but no "7077" for 7077.
+        return Config.model_validate_json(json.dumps(settings, default=str), strict=True)
+    except ValidationError as e:
+        raise _explain(e, path) from None
+    except (ValueError, RecursionError) as e:  # not UTF-8, not TOML, nested without end
+        raise ConfigError(f"{path} is not valid TOML: {e}", "mend or delete it") from e
+
+
+def _explain(error: ValidationError, path: Path) -> ConfigError:
+    """One error that lists every setting that is wrong; the hint is for the first."""
+    details = error.errors(include_url=False, include_context=False)
+    problems = []
+    for detail in details:
+        key = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            problems.append(f"{key}: there is no such setting")
+        else:
+            problem = detail["msg"].removeprefix("Value error, ")
+            problems.append(f"{key}: {problem[:1].lower()}{problem[1:]}")
+    location = [str(part) for part in details[0]["loc"]]
+    hint = _remedy(location, unknown=details[0]["type"] == "extra_forbidden")
+    return ConfigError(f"{path}: {'; '.join(problems)}", hint)
+
+
+def _remedy(location: list[str], *, unknown: bool) -> str:
+    """What to do about one setting that is unknown or has a wrong value."""
+    defaults = Config().model_dump(mode="json")
+    section = defaults.get(location[0])
+    if unknown:
+        known = list(section) if isinstance(section, dict) and len(location) > 1 else list(defaults)
+        near = difflib.get_close_matches(location[-1], known, 1)
+        return f"did you mean {near[0]}?" if near else f"remove it; there are: {', '.join(known)}"
+    if isinstance(section, dict) and len(location) > 1 and location[1] in section:
+        return f"the default is {json.dumps(section[location[1]])}; remove the line to have it"
+    return f"write it as a section: [{location[0]}]"
