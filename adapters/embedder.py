@@ -9,9 +9,10 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from acclimate.store.errors import ModelError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
+
+from acclimate.store.errors import ModelError
 
 TOP_NAMES = {
     "embeddings.word_embeddings.weight": "token_embd.weight",

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from acclimate.store.errors import AdapterError, ModelError
 from gguf.constants import GGML_QUANT_SIZES
+
+from acclimate.store.errors import AdapterError, ModelError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
 from acclimate.adapters import native
 from acclimate.adapters.native import llama_cpp
 from acclimate.daemon.llama import Context, Model

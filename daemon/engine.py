@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+
 from acclimate.daemon.contexts import BASE, Contexts
 from acclimate.daemon.decode import Lane, Meter
 from acclimate.daemon.sampling import Sampler

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+
 from acclimate.adapters import native
 from acclimate.adapters.native import llama_cpp
 from acclimate.store.errors import AdapterError, EngineError, ModelError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from acclimate.adapters.embedder import convert, gguf_name, wordpiece_token
 from acclimate.daemon.embed import Embedder
 from acclimate.store.errors import EngineError, ModelError

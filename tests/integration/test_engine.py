@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from acclimate.daemon.decode import Lane, common_prefix
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.sampling import Sampling

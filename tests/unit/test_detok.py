@@ -3,9 +3,10 @@
 from itertools import pairwise
 
 import pytest
-from acclimate.daemon.detok import TextStream, held_back
 from hypothesis import given
 from hypothesis import strategies as st
+
+from acclimate.daemon.detok import TextStream, held_back
 
 
 def run(pieces: list[bytes], stops: list[str]) -> tuple[str, bool]:

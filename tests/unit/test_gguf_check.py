@@ -8,6 +8,7 @@ from types import ModuleType
 import gguf
 import numpy as np
 import pytest
+
 from acclimate.adapters.gguf_check import Header, check_adapter, read_header
 from acclimate.store.errors import AdapterError, ModelError
 

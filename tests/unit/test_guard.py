@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+
 from acclimate.daemon.guard import GUESS_SECONDS, GUESSES, Guard
 
 TOKEN = "t" * 43
