@@ -1,0 +1,166 @@
+"""What all commands share: the home they work on, `--json`, errors and exit codes.
+
+Knows no command.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from acclimate.store.errors import AcclimateError
+from acclimate.store.files import Home, parse_version
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from acclimate.daemon.client import Client
+
+
+class Exit(IntEnum):
+    """Exit codes, as documented in `acclimate --help`."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REJECTED = 3
+    NOT_RUNNING = 4
+
+
+@dataclass
+class Session:
+    """What the options before the command said."""
+
+    root: Path
+    json: bool = False
+
+    def home(self) -> Home:
+        """The home. Raises HomeError when there is none."""
+        return Home.open(self.root)
+
+    def client(self) -> "AbstractContextManager[Client]":
+        """Speaks to the home's operations, whether the daemon runs or not."""
+        from acclimate.daemon.client import connect
+
+        return connect(self.root)
+
+    def show(self, data: Any, view: "Callable[[Any], RenderableType]") -> None:
+        """Print data: as JSON if asked, else as `view` draws it."""
+        if self.json:
+            typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+            return
+        from acclimate.daemon import render
+
+        render.stdout().print(view(data))
+
+
+def session(ctx: typer.Context, as_json: bool = False) -> Session:
+    """The session of a command; `--json` may stand before the command or after it."""
+    found = ctx.find_root().obj
+    if not isinstance(found, Session):
+        raise TypeError("the command was called without the application")
+    found.json = found.json or as_json
+    return found
+
+
+def default_root() -> Path:
+    """Where the home is when nothing else is said: the platform's data folder."""
+    from platformdirs import user_data_path
+
+    return user_data_path("acclimate", appauthor=False)
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n\n".join(("Example:", *(f"  {line}" for line in lines)))
+
+
+class Commands(TyperGroup):
+    """Turns expected errors into two lines on stderr and an exit code; never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AcclimateError as e:
+            raise _report(e, e.message, e.hint) from e
+        except BrokenPipeError:
+            raise
+        except OSError as e:
+            where = f"{e.filename}: " if e.filename else ""
+            raise _report(e, f"{where}{e.strerror or e}", "") from e
+        except Exception as e:
+            if isinstance(e, RuntimeError) and type(e).__module__.startswith(("typer", "click")):
+                raise  # how the parser itself ends a command
+            hint = "this is a mistake in Acclimate; ACCLIMATE_DEBUG=1 shows where"
+            raise _report(e, f"{type(e).__name__}: {e}", hint) from e
+
+
+def _report(error: Exception, message: str, hint: str) -> BaseException:
+    """Say what happened on stderr; what to raise after it."""
+    if os.environ.get("ACCLIMATE_DEBUG") == "1":
+        return error
+    print(f"acclimate: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    return typer.Exit(_code(error))
+
+
+def _code(error: Exception) -> Exit:
+    # By name, not by class: to say so must not cost the import of an HTTP client.
+    return Exit.NOT_RUNNING if type(error).__name__ == "NotRunning" else Exit.FAILED
+
+
+def _version_or(*words: str) -> Callable[[str | None], str | None]:
+    def check(value: str | None) -> str | None:
+        if value is None or value in words:
+            return value
+        try:
+            parse_version(value)
+        except ValueError as e:
+            also = f" (or {', '.join(words)})" if words else ""
+            raise typer.BadParameter(f"{e}{also}") from e
+        return value
+
+    return check
+
+
+def _complete_version(ctx: typer.Context, incomplete: str) -> list[str]:
+    root = (ctx.find_root().params or {}).get("home") or default_root()
+    names = [p.name for p in (Path(root) / "adapters").glob("v*")]
+    return sorted(name for name in (*names, "base", "live") if name.startswith(incomplete))
+
+
+def version_argument(help_text: str, *words: str) -> Any:
+    """An argument that names an adapter version, or one of `words`."""
+    return typer.Argument(
+        help=help_text,
+        metavar="VERSION",
+        callback=_version_or(*words),
+        autocompletion=_complete_version,
+        show_default=False,
+    )
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the data as JSON.")]
+AdapterOption = Annotated[
+    str,
+    typer.Option(
+        "--adapter",
+        "-a",
+        metavar="NAME",
+        help="Who answers: live, base or a version such as v0003.",
+        callback=_version_or("live", "base"),
+        autocompletion=_complete_version,
+    ),
+]
+NoRag = Annotated[
+    bool, typer.Option("--no-rag", help="Answer from the weights alone, without passages.")
+]

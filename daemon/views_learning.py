@@ -1,0 +1,275 @@
+"""How rounds, adapters and the daemon's state look on a terminal.
+
+Pure functions from JSON-like data; knows neither routes nor terminals.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from acclimate.daemon.views import age, cell, counts, facts, table
+
+Data = Mapping[str, Any]
+
+_LONGEST_LIST = 8  # of files refused, examples taught: the rest is a number
+
+
+def pair(measure: Any) -> str:
+    """ "1.92 → 0.31"; empty where nothing was measured."""
+    if not isinstance(measure, Mapping) or measure.get("before") is None:
+        return ""
+    return f"{measure['before']:.2f} → {measure['after']:.2f}"
+
+
+def gain(measures: Data) -> str:
+    """NLL of unseen wordings of what was taught (else of unseen exchanges), before → after."""
+    return pair(measures.get("wordings")) or pair(measures.get("unseen"))
+
+
+def forgetting(measures: Data) -> str:
+    """How much the NLL of general answers rose against the base (else the parent)."""
+    found = measures.get("general_base") or measures.get("general_parent")
+    if not isinstance(found, Mapping) or found.get("before") is None:
+        return ""
+    return f"{found['after'] - found['before']:+.3f}"
+
+
+def history(data: Data) -> RenderableType:
+    """Adapters and the rounds that gave none, newest first."""
+    rows = [(a["round"], _adapter_row(a, bool(data.get("pinned")))) for a in data["adapters"]]
+    rows += [(r["round"], _round_row(r)) for r in data["rounds"] if r["state"] != "accepted"]
+    if not rows:
+        return Text("no round yet; teach it something, then: acclimate learn --wait", style="dim")
+    made = table(
+        *("", "version", "age", "parent", "examples", "gain (NLL)", "forgetting", "verdict"),
+        right=["examples", "forgetting"],
+    )
+    for _, row in sorted(rows, key=lambda item: item[0], reverse=True):
+        made.add_row(*row)
+    live = data.get("live") or "base"
+    state = f"live: {live}" + (" (pinned)" if data.get("pinned") else "")
+    return Group(made, Text(state, style="dim"))
+
+
+def _adapter_row(a: Data, pinned: bool) -> tuple[str, ...]:
+    mark = "" if not a.get("live") else "[green]◆[/]" if pinned else "[green]●[/]"
+    return (
+        mark,
+        cell(a["version"]),
+        age(a.get("created_at")),
+        cell(a.get("parent") or "base"),
+        _taught(a),
+        gain(a.get("measures") or {}),
+        forgetting(a.get("measures") or {}),
+        "accepted" if a.get("state") == "ok" else f"[yellow]{cell(a.get('state'))}[/]",
+    )
+
+
+def _round_row(r: Data) -> tuple[str, ...]:
+    measures = r.get("measures") or {}
+    why = "; ".join(r.get("reasons") or []) or r.get("error") or ""
+    style = "dim" if r["state"] == "running" else "red"
+    return (
+        "",
+        f"round {r['round']}",
+        age(r.get("ended_at") or r.get("started_at")),
+        cell(r.get("parent") or "base"),
+        _taught(r),
+        gain(measures),
+        forgetting(measures),
+        f"[{style}]{cell(r['state'])}[/]" + (f": {cell(why)}" if why else ""),
+    )
+
+
+def _taught(row: Data) -> str:
+    examples = row.get("examples") or {}
+    new, replay = examples.get("new", 0), examples.get("replay", 0)
+    return f"{new}+{replay}" if replay else f"{new}"
+
+
+def verdict(data: Data) -> RenderableType:
+    """How a round ended, and why."""
+    measures = data.get("measures") or {}
+    state = str(data["state"])
+    name = data.get("adapter")
+    head = Text(f"round {data['round']}: ")
+    head.append(state, style="bold green" if state == "accepted" else "bold red")
+    if name:
+        head.append(f", it is {name}")
+    lines: list[RenderableType] = [head]
+    reasons = list(data.get("reasons") or []) or ([data["error"]] if data.get("error") else [])
+    lines += [Text(f"  {reason}") for reason in reasons]
+    known = [("gain (NLL)", gain(measures)), ("forgetting (NLL)", forgetting(measures))]
+    if state == "accepted":
+        lines.append(facts(known))
+    else:
+        lines.append(Text("the adapter that served before still serves", style="dim"))
+    return Group(*lines)
+
+
+def adapter(data: Data) -> RenderableType:
+    """One adapter's card."""
+    card = data.get("card") or {}
+    state = str(data["state"]) + (", live" if data.get("live") else "")
+    head = facts(
+        [
+            ("adapter", f"{data['version']} ({state})"),
+            ("descends from", " ← ".join(map(str, data.get("lineage") or []))),
+            ("age", age(data.get("created_at"))),
+            ("round", data.get("round")),
+            ("examples", counts(data.get("examples") or {})),
+            ("inherited", data.get("inherited") or ""),
+            ("training", _seconds(card)),
+            ("base", str(card.get("base_sha256", ""))[:16]),
+            ("sha256", str(data.get("sha256", ""))[:16]),
+        ]
+    )
+    parts: list[RenderableType] = [head]
+    if checks := card.get("checks"):
+        parts += [Text("\ngate", style="bold"), _checks(checks)]
+    if taught := data.get("taught"):
+        parts += [Text("\nlearned", style="bold"), _examples(taught)]
+    return Group(*parts)
+
+
+def _seconds(card: Data) -> str:
+    seconds = card.get("train_seconds")
+    return f"{seconds:.0f} s, {card.get('steps', '?')} steps" if seconds is not None else ""
+
+
+def _checks(checks: Iterable[Data]) -> Table:
+    made = Table(box=None, show_header=False, pad_edge=False)
+    for check in checks:
+        mark = "[green]✓[/]" if check.get("passed") else "[red]✗[/]"
+        made.add_row(mark, cell(check["name"]), cell(check["reason"]))
+    return made
+
+
+def _examples(groups: Iterable[Data]) -> Table:
+    made = Table(box=None, show_header=False, pad_edge=False)
+    for group in groups:
+        made.add_row(cell(group["count"]), cell(group["source"]))
+        for row in group["examples"][:_LONGEST_LIST]:
+            made.add_row(f"[dim]#{row['id']}[/]", f"[dim]{cell(row['text'])}[/]")
+        if (more := len(group["examples"]) - _LONGEST_LIST) > 0:
+            made.add_row("", f"[dim]and {more} more[/]")
+    return made
+
+
+def diff(data: Data) -> RenderableType:
+    """What the second adapter has that the first has not, and what it cost."""
+    a, b = data["a"]["version"], data["b"]["version"]
+    parts: list[RenderableType] = [Text(f"{a} → {b}", style="bold")]
+    parts.append(Text(f"both learned {data.get('shared', 0)} examples", style="dim"))
+    for key, title in (("gained", f"\nonly {b} learned"), ("lost", f"\nonly {a} learned")):
+        if data.get(key):
+            parts += [Text(title, style="bold"), _examples(data[key])]
+    for key in ("measures", "hyperparameters"):
+        rows = {
+            name: [_value(both["a"]), _value(both["b"])]
+            for name, both in (data.get(key) or {}).items()
+            if name != "card" and both["a"] != both["b"]
+        }
+        if rows:
+            made = table(key, cell(a), cell(b), right=[a, b])
+            for name, values in rows.items():
+                made.add_row(cell(name), *values)
+            parts += [Text(""), made]
+    return Group(*parts)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return pair(value) or cell(value)
+
+
+def status(data: Data) -> RenderableType:
+    """One screen: who serves, what was read, what is learned and what went wrong."""
+    examples = {name: n for name, n in (data.get("examples") or {}).items() if n}
+    index = data.get("index") or {}
+    waiting = f", {index['pending']} waiting for their vectors" if index.get("pending") else ""
+    live = str(data.get("live") or "base") + (" (pinned)" if data.get("pinned") else "")
+    models = data.get("models") or {}
+    home = data.get("home") or {}
+    head = facts(
+        [
+            ("daemon", _daemon(data.get("daemon") or {})),
+            ("home", f"{home.get('path')}" + (" (portable)" if home.get("portable") else "")),
+            ("live", f"{live} on {models.get('base', '?')}"),
+            ("round", _round(data)),
+            ("next round", _next(data)),
+            ("examples", counts(examples) or "none yet"),
+            ("passages", f"{index.get('size', 0)} in the index{waiting}"),
+        ]
+    )
+    parts: list[RenderableType] = [head]
+    if rows := data.get("sources"):
+        made = table("source", "kind", "files", "refused", "examples", right=["files", "examples"])
+        for row in rows:
+            documents = row.get("documents") or {}
+            gone = " [yellow](missing)[/]" if row.get("state") == "missing" else ""
+            made.add_row(
+                f"{cell(row['path'])}{gone}",
+                cell(row["kind"]),
+                cell(documents.get("ok", 0)),
+                cell(documents.get("refused") or ""),
+                cell(row.get("examples", "")),
+            )
+        parts += [Text(""), made]
+    troubles = [
+        *((_path(row), row["reason"]) for row in data.get("refused") or []),
+        *((f"{_path(row)}:{row['line']}", row["reason"]) for row in data.get("quarantined") or []),
+    ]
+    if troubles:
+        made = table("not used", "why")
+        for where, why in troubles[:_LONGEST_LIST]:
+            made.add_row(cell(where), f"[yellow]{cell(why)}[/]")
+        if (more := len(troubles) - _LONGEST_LIST) > 0:
+            made.add_row(f"[dim]and {more} more: acclimate status --json[/]")
+        parts += [Text(""), made]
+    return Group(*parts)
+
+
+def _path(row: Data) -> str:
+    return f"{row['source']}/{row['path']}"
+
+
+def _daemon(daemon: Data) -> Text:
+    if not daemon.get("running"):
+        return Text("not running; start it with: acclimate run", style="yellow")
+    said = [f"running, pid {daemon['pid']}", f"port {daemon.get('port', '?')}"]
+    if (uptime := daemon.get("uptime_seconds")) is not None:
+        said.append(f"for {age(0.0, now=uptime)}")
+    if memory := daemon.get("memory_bytes"):
+        said.append(f"{memory / 1e6:.0f} MB")
+    return Text(", ".join(said), style="green")
+
+
+def _round(data: Data) -> str:
+    if running := data.get("round"):
+        steps = f" {running['step']}/{running['steps']}" if running.get("steps") else ""
+        paused = ", paused" if running.get("paused") else ""
+        return f"{running['round']} runs: {running['phase']}{steps}{paused}"
+    last = data.get("last_round")
+    if not last:
+        return "none yet"
+    why = "; ".join(last.get("reasons") or []) or last.get("error") or ""
+    said = f"{last['round']} {last['state']} {age(last.get('ended_at'))} ago"
+    return f"{said}: {why}" if why and last["state"] != "accepted" else said
+
+
+def _next(data: Data) -> str:
+    if data.get("paused"):
+        return f"paused: {data['paused']}"
+    at = data.get("next_round_at")
+    if not isinstance(at, int | float):
+        return str(at or "")
+    from datetime import datetime
+
+    return datetime.fromtimestamp(at).strftime("%a %H:%M")
