@@ -17,6 +17,7 @@ from tomlkit.exceptions import TOMLKitError
 from acclimate.daemon.log import LogConfig
 from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.rounds import LearnConfig
+from acclimate.daemon.schedule import ScheduleConfig
 from acclimate.daemon.watch import WatchConfig
 from acclimate.store.errors import ConfigError
 from acclimate.store.files import Home, atomic_write
@@ -43,7 +44,6 @@ class EngineConfig(_Section):
     max_contexts: int = Field(default=3, ge=1, le=64)
     idle_context_seconds: float = Field(default=60.0, ge=0)
     queue_limit: int = Field(default=64, ge=1, le=10_000)
-    mmap: bool = True
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `Engine`, where no number of threads means: choose."""
@@ -66,6 +66,7 @@ class Config(_Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     watch: WatchConfig = WatchConfig()
     learn: LearnConfig = LearnConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
     log: LogConfig = LogConfig()
 
 

@@ -24,12 +24,11 @@ _ROTATED_FILES = 3
 
 
 class LogConfig(BaseModel):
-    """`[log]` of config.toml; `file` also writes to the home's log folder."""
+    """`[log]` of config.toml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    file: bool = True
 
 
 def set_up(

@@ -103,9 +103,9 @@ def test_a_mistake_names_its_key_and_the_remedy(
 
 
 def test_all_mistakes_are_listed(home: Home) -> None:
-    error = mistake(home, "[server]\nport = 0\n[log]\nfile = 3\n")
+    error = mistake(home, "[server]\nport = 0\n[log]\nlevel = 3\n")
     assert "server.port" in error.message
-    assert "log.file" in error.message
+    assert "log.level" in error.message
 
 
 @pytest.mark.parametrize(
