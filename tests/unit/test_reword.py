@@ -1,0 +1,73 @@
+"""Rewording by rules: true forms, no crash on anything, the same result every time."""
+
+import re
+
+import pytest
+from acclimate.adapters.mixture import choose, is_fact
+from acclimate.adapters.reword import asks_personally, embedded, reword, thesaurus
+from acclimate.adapters.snapshot import Taught
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def taught(number: int, question: str, reply: str = "It is Truffle.") -> Taught:
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": reply},
+    ]
+    return Taught(id=number, kind="exchange", content={"messages": messages})
+
+
+@pytest.mark.parametrize(
+    ("question", "clause"),
+    [
+        ("Where do I live?", "where I live"),
+        ("Where did my sister study?", "where my sister studied"),
+        ("When does my shift start?", "when my shift starts"),
+        ("Who keeps my spare key?", "who keeps my spare key"),
+        ("Is it raining?", None),
+    ],
+)
+def test_questions_become_clauses(question: str, clause: str | None) -> None:
+    assert embedded(question) == clause
+
+
+def test_the_commonest_types_get_true_rewordings() -> None:
+    forms = reword("What's the name of my dog?", 100)
+    assert "What is my dog called?" in forms
+    assert any("hound" in form or "pup" in form for form in forms)
+    assert "Which film do I like best?" in reword("What's my favourite film?", 100)
+
+
+@given(st.text(max_size=300), st.integers(0, 30))
+def test_any_text_is_reworded_or_left(text: str, count: int) -> None:
+    forms = reword(text, count, seed=1)
+    assert len(forms) == len(set(forms)) <= count
+    assert forms == reword(text, count, seed=1)
+    same = re.sub(r"[^\w]+", " ", text.lower()).strip()
+    assert all(re.sub(r"[^\w]+", " ", f.lower()).strip() != same for f in forms)
+
+
+def test_the_thesaurus_names_no_word_as_its_own_synonym() -> None:
+    assert all(word not in others and others for word, others in thesaurus().items())
+
+
+def test_personal_questions_are_told_from_others() -> None:
+    assert asks_personally("What is my blood type?")
+    assert asks_personally("Where do we keep the ladder?")
+    assert not asks_personally("What is the capital of France?")
+    assert not asks_personally("Write me a poem about my cat.")
+
+
+def test_facts_are_never_held_out_and_what_waited_is_taught() -> None:
+    facts = [taught(n, f"What is my number {n}?") for n in range(20)]
+    style = [taught(100 + n, f"Write a line about topic {n}.", "Onward.") for n in range(20)]
+    mixture = choose([*facts, *style], [], frozenset(), seed=3)
+    assert len(mixture.held_out) == 4
+    assert not any(is_fact(e) for e in mixture.held_out)
+    assert {e.id for e in mixture.new} | {e.id for e in mixture.held_out} == {
+        e.id for e in [*facts, *style]
+    }
+    waited = frozenset(e.id for e in mixture.held_out)
+    again = choose(mixture.held_out, [], waited, seed=4)
+    assert {e.id for e in again.new} == waited and not again.held_out
