@@ -1,0 +1,286 @@
+"""A chat request on its way: its fields checked, passages found, tokens made, the reply kept.
+
+Knows no HTTP. Replies are kept for feedback only: nothing here feeds the buffer or the index.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from acclimate.adapters.prompt import Prompt
+from acclimate.daemon.engine import Busy, Engine
+from acclimate.daemon.retrieve import Retriever, compose, question_of
+from acclimate.daemon.sampling import Sampling
+from acclimate.daemon.stream import MAX_STOP_CHARS, MAX_STOPS, Request, Stream
+from acclimate.store import conversations
+from acclimate.store.db import Db
+from acclimate.store.errors import AcclimateError, EngineError, ModelError
+from acclimate.store.index import Hit
+
+log = structlog.get_logger(__name__)
+
+MAX_PROMPT_CHARS = 1_000_000
+DEFAULT_MAX_TOKENS = 512
+# A small model's likeliest words are its best ones; whoever wants variety asks for it.
+DEFAULT_TEMPERATURE = 0.0
+
+
+class BadRequest(AcclimateError):
+    """The request itself is wrong; `param` names the field."""
+
+    def __init__(
+        self, message: str, hint: str = "", *, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.param = param
+        self.code = code
+
+
+class ChatMessage(BaseModel):
+    """One message, its content as a string or as a list of text parts."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(max_length=MAX_PROMPT_CHARS)
+
+    @field_validator("role", mode="before")
+    @classmethod
+    def _developer(cls, role: Any) -> Any:
+        return "system" if role == "developer" else role
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _joined(cls, content: Any) -> Any:
+        if not isinstance(content, list):
+            return content
+        parts = [part if isinstance(part, dict) else {} for part in content]
+        texts = [part.get("text") for part in parts if part.get("type") == "text"]
+        read = [text for text in texts if isinstance(text, str)]
+        if len(read) < len(parts):
+            raise ValueError("only parts of type text can be read")
+        return "".join(read)
+
+
+class StreamOptions(BaseModel):
+    """What a streamed answer says beside its text."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """The body of /v1/chat/completions: OpenAI's fields, and `retrieval`, `conversation`, ours.
+
+    Fields that only tune a service elsewhere are passed over; those that would change the answer
+    and are not understood are refused.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True, allow_inf_nan=False)
+
+    model: str = Field(default="live", min_length=1, max_length=200)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=1_000_000)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
+    stop: list[str] = Field(default=[], max_length=MAX_STOPS)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(default=None, ge=0.01, le=10)
+    logit_bias: dict[int, float] | None = Field(default=None, max_length=1000)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    n: Literal[1] | None = None
+    store: bool | None = None
+    retrieval: bool | None = None
+    conversation: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    # Not served yet, and not to be passed over in silence.
+    tools: list[Any] | None = Field(default=None, max_length=0)
+    functions: list[Any] | None = Field(default=None, max_length=0)
+    response_format: dict[str, Any] | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _listed(cls, stop: Any) -> Any:
+        return [] if stop is None else [stop] if isinstance(stop, str) else stop
+
+    @field_validator("stop")
+    @classmethod
+    def _stops(cls, stop: list[str]) -> list[str]:
+        if not all(0 < len(text) <= MAX_STOP_CHARS for text in stop):
+            raise ValueError(f"a stop string has 1 to {MAX_STOP_CHARS} characters")
+        return stop
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _biases(cls, biases: dict[int, float] | None) -> dict[int, float] | None:
+        for token, bias in (biases or {}).items():
+            if not (-100 <= bias <= 100 and 0 <= token < 2**31):
+                raise ValueError("token numbers with a bias between -100 and 100 are expected")
+        return biases
+
+    @field_validator("response_format")
+    @classmethod
+    def _plain(cls, wanted: dict[str, Any] | None) -> dict[str, Any] | None:
+        if wanted is not None and wanted.get("type") != "text":
+            raise ValueError("only the type text can be given yet")
+        return wanted
+
+    @field_validator("messages")
+    @classmethod
+    def _answerable(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
+        if messages[-1].role == "assistant":
+            raise ValueError("the last message must not be the assistant's")
+        if sum(len(message.content) for message in messages) > MAX_PROMPT_CHARS:
+            raise ValueError(f"the messages may have {MAX_PROMPT_CHARS} characters together")
+        return messages
+
+    @model_validator(mode="after")
+    def _logprobs_asked_for(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
+
+    def plain_messages(self) -> list[dict[str, str]]:
+        """The messages as the chat template and the store take them."""
+        return [{"role": m.role, "content": m.content} for m in self.messages]
+
+    def engine_request(self, tokens: Sequence[int], adapter: str) -> Request:
+        """The request in tokens; what was not given is the engine's default."""
+        sampled = ("top_k", "top_p", "min_p", "seed", "logit_bias")
+        penalties = ("repeat_penalty", "frequency_penalty", "presence_penalty")
+        chosen = {name: getattr(self, name) for name in (*sampled, *penalties)}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        temperature = DEFAULT_TEMPERATURE if self.temperature is None else self.temperature
+        return Request(
+            tokens,
+            adapter=adapter,
+            max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_MAX_TOKENS,
+            stop=self.stop,
+            sampling=Sampling(temperature=temperature, **given),
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
+
+
+@dataclass
+class Reply:
+    """A reply that the engine is writing, and what it was asked with."""
+
+    stream: Stream
+    asked: ChatRequest
+    passages: list[Hit]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def adapter(self) -> str:
+        """Which adapter answers: "base" or a version name."""
+        return self.stream.adapter
+
+
+class Completion:
+    """Starts replies and keeps them. Every method blocks and may be called from any thread."""
+
+    def __init__(self, db: Db, retriever: Retriever, engine: Engine, prompt: Prompt) -> None:
+        self._db = db
+        self._retriever = retriever
+        self._engine = engine
+        self._prompt = prompt
+
+    def start(self, asked: ChatRequest, adapter: str) -> Reply:
+        """Queue the request on an adapter that is loaded, "base" or "live".
+
+        Raises BadRequest when it does not fit the context or the template, Busy, EngineError.
+        """
+        messages = asked.plain_messages()
+        warnings: list[str] = []
+        passages = self._passages(asked, messages, warnings)
+        while True:
+            tokens = self._encode(compose(messages, passages))
+            try:
+                stream = self._engine.submit(asked.engine_request(tokens, adapter))
+            except Busy:
+                raise
+            except EngineError as error:
+                if not self._engine.alive():
+                    raise
+                # It runs, so what it refuses is this request. Of a prompt that is too long, what
+                # the notes say goes first, not what the person said.
+                if passages:
+                    passages = passages[:-1]
+                    continue
+                code = "context_length_exceeded" if "tokens" in error.message else None
+                raise BadRequest(error.message, error.hint, param="messages", code=code) from None
+            return Reply(stream, asked, passages, warnings)
+
+    def finish(self, reply: Reply, text: str) -> dict[str, Any]:
+        """Keep the exchange; what the answer's `acclimate` object says."""
+        about: dict[str, Any] = {
+            "adapter": reply.adapter,
+            "passages": [passage_of(hit) for hit in reply.passages],
+            "message_id": None,
+            "conversation_id": reply.asked.conversation,
+        }
+        if reply.asked.store is not False:
+            try:
+                about.update(self._keep(reply, text, about["passages"]))
+            except (AcclimateError, sqlite3.Error) as error:
+                # A full disk or a pulled drive does not stop answers.
+                log.warning("reply_not_kept", error=str(error))
+                reply.warnings.append(f"the reply was not kept: {error}")
+        if reply.warnings:
+            about["warnings"] = reply.warnings
+        return about
+
+    def _keep(
+        self, reply: Reply, text: str, passages: Sequence[Mapping[str, Any]]
+    ) -> dict[str, str]:
+        message_id = conversations.save_exchange(
+            self._db,
+            reply.asked.conversation,
+            reply.asked.plain_messages(),
+            text,
+            reply.adapter,
+            passages,
+        )
+        message = conversations.get_message(self._db, message_id)
+        return {"message_id": message_id, "conversation_id": message.conversation_id}
+
+    def _passages(
+        self, asked: ChatRequest, messages: Sequence[Mapping[str, str]], warnings: list[str]
+    ) -> list[Hit]:
+        wanted = asked.retrieval
+        if not (self._retriever.settings.enabled if wanted is None else wanted):
+            return []
+        try:
+            return self._retriever.passages(question_of(messages))
+        except (AcclimateError, OSError, sqlite3.Error) as error:
+            log.warning("retrieval_failed", error=str(error))
+            warnings.append(f"answered without the notes: {error}")
+            return []
+
+    def _encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        try:
+            return self._prompt.encode_prompt(messages)
+        except ModelError as error:
+            raise BadRequest(error.message, error.hint, param="messages") from None
+
+
+def passage_of(hit: Hit) -> dict[str, Any]:
+    """A passage as clients see it."""
+    return {
+        "path": hit.path,
+        "source": hit.source,
+        "start_line": hit.start_line,
+        "end_line": hit.end_line,
+        "score": hit.score,
+        "text": hit.text,
+    }

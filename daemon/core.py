@@ -1,0 +1,365 @@
+"""The operations of a home, whoever asks: the HTTP routes, and through them every command.
+
+Puts the parts together; every method blocks, takes and gives JSON-able values, and knows no HTTP.
+"""
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from acclimate.adapters.prompt import Prompt
+from acclimate.daemon import history, status
+from acclimate.daemon.completion import BadRequest, ChatRequest, Completion, Reply, passage_of
+from acclimate.daemon.config import Config
+from acclimate.daemon.embed import Embedder
+from acclimate.daemon.engine import Engine
+from acclimate.daemon.retrieve import Retriever
+from acclimate.daemon.schedule import Schedule
+from acclimate.daemon.switch import Switch
+from acclimate.daemon.watch import Watcher
+from acclimate.store import buffer, conversations, ledger, sources
+from acclimate.store.db import Db
+from acclimate.store.errors import EngineError, NotFound
+from acclimate.store.files import Home, version_name
+from acclimate.store.forget import Forgotten, forget_document, forget_example
+from acclimate.store.index import Index
+from acclimate.store.ingest import CHAT_SUFFIXES, add_bytes
+
+_MAX_ID = 2**63 - 1
+
+
+class NotRunning(EngineError):
+    """Only the daemon has an engine; a command that found none running has not."""
+
+    def __init__(self, message: str = "the daemon is not running") -> None:
+        super().__init__(message, "start it with: acclimate run")
+
+
+class RoundsLike(Protocol):
+    """What is needed of `rounds.Rounds`."""
+
+    def start(self, reason: str = ...) -> int: ...
+    def current(self) -> dict[str, Any] | None: ...
+    def cancel(self, round_id: int) -> None: ...
+
+
+class Core:
+    """One home and the parts that run on it. Safe to share between threads.
+
+    `engine`, `prompt`, `rounds`, `watcher` and `schedule` are None where no daemon runs; what
+    needs them raises NotRunning. `base_sha256` is the hash of the model that the engine serves.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        db: Db,
+        index: Index,
+        *,
+        engine: Engine | None = None,
+        embedder: Embedder | None = None,
+        prompt: Prompt | None = None,
+        rounds: RoundsLike | None = None,
+        watcher: Watcher | None = None,
+        schedule: Schedule | None = None,
+        base_sha256: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        self.home = home
+        self.config = config
+        self.db = db
+        self.index = index
+        self.engine = engine
+        self.embedder = embedder
+        self.prompt = prompt
+        self.rounds = rounds
+        self.watcher = watcher
+        self.schedule = schedule
+        self.token = token
+        self.switch = Switch(home, db, engine, base_sha256)
+        self.retriever = Retriever(db, index, embedder, config.retrieval)
+        self.started = time.monotonic()
+
+    @property
+    def running(self) -> bool:
+        """Whether this is the daemon, not a command that found none."""
+        return self.engine is not None or self.watcher is not None
+
+    # Answering
+
+    def chat(self, asked: ChatRequest) -> Reply:
+        """Begin a reply. Raises NotFound (no such model), BadRequest, EngineError."""
+        engine = self._require_engine()
+        if self.prompt is None:
+            raise NotRunning()
+        adapter = self.switch.provide(engine, asked.model)
+        return Completion(self.db, self.retriever, engine, self.prompt).start(asked, adapter)
+
+    def keep(self, reply: Reply, text: str) -> dict[str, Any]:
+        """Save a finished exchange; gives the answer's `acclimate` object."""
+        engine = self._require_engine()
+        if self.prompt is None:
+            raise NotRunning()
+        return Completion(self.db, self.retriever, engine, self.prompt).finish(reply, text)
+
+    def models(self) -> list[dict[str, Any]]:
+        """What `model` may be: live, base, and every adapter that is whole."""
+        live = ledger.live(self.db)
+        adapters = [a for a in ledger.adapters(self.db) if a.state == "ok"]
+        made = {a.version: int(a.created_at) for a in adapters}
+        names: list[tuple[str, int | None]] = [("live", live), ("base", None)]
+        names += [(version_name(a.version), a.version) for a in reversed(adapters)]
+        return [
+            {
+                "id": name,
+                "object": "model",
+                "created": made.get(version or 0, 0),
+                "owned_by": "acclimate",
+                "acclimate": {"adapter": history.name_of(version)},
+            }
+            for name, version in names
+        ]
+
+    def search(self, query: str, k: int) -> list[dict[str, Any]]:
+        """Passages, best first."""
+        return [passage_of(hit) for hit in self.retriever.search(query, k)]
+
+    def _require_engine(self) -> Engine:
+        if self.engine is None:
+            raise NotRunning()
+        return self.engine
+
+    # Sources and examples
+
+    def status(self) -> dict[str, Any]:
+        """What `status` shows."""
+        return status.status(self)
+
+    def sources(self) -> list[dict[str, Any]]:
+        """The watched folders."""
+        return status.source_list(self.db)
+
+    def add_source(self, path: str, kind: str, ignore: Sequence[str]) -> dict[str, Any]:
+        """Watch a folder, from now on. Raises SourceError, BadRequest."""
+        folder = _absolute(path)
+        try:
+            source = sources.add_source(
+                self.db,
+                folder,
+                kind,  # type: ignore[arg-type]
+                ignore,
+                relative=self.home.portable,
+            )
+        except (ValueError, OSError) as error:
+            raise BadRequest(str(error), "acclimate watch add --help", param="path") from None
+        if self.watcher is not None:
+            self.watcher.poke(source)
+        return next(row for row in self.sources() if row["id"] == source.id)
+
+    def remove_source(self, path: str | None, source_id: int | None) -> dict[str, Any]:
+        """Watch a folder no longer. Raises NotFound."""
+        watched = sources.list_sources(self.db)
+        wanted = None if path is None else _absolute(path).resolve()
+        found = next((s for s in watched if s.id == source_id or s.path == wanted), None)
+        if found is None:
+            named = path if path is not None else f"source {source_id}"
+            raise NotFound(f"{named} is not watched", "see: acclimate watch list")
+        sources.remove_source(self.db, found.id)
+        if self.watcher is not None:
+            self.watcher.poke(found)
+        return {"id": found.id, "path": found.path.as_posix(), "removed": True}
+
+    def add_text(self, name: str, text: str, kind: str | None) -> dict[str, Any]:
+        """Take one file's text into buffer and index. Raises BadRequest when it cannot be used."""
+        data = text.encode()
+        result = add_bytes(
+            self.db,
+            _named(name, kind, data),
+            data,
+            max_file_bytes=self.config.watch.max_file_bytes,
+        )
+        if result.outcome == "refused":
+            raise BadRequest(f"{name}: {result.reason}", "nothing was taken from it", param="text")
+        bad = [q for q in status.quarantined(self.db, 1000) if q["path"] == result.path]
+        return {
+            "path": result.path,
+            "outcome": result.outcome,
+            "document_id": result.document_id,
+            "chunks": result.chunks,
+            "examples": result.examples,
+            "bad_lines": result.bad_lines,
+            "quarantined": [{"line": q["line"], "reason": q["reason"]} for q in reversed(bad)],
+        }
+
+    def examples(self, state: str | None, limit: int) -> list[dict[str, Any]]:
+        """The latest examples, newest first, each with its first words."""
+        return [
+            {
+                "id": e.id,
+                "kind": e.kind,
+                "state": e.state,
+                "reason": e.reason,
+                "source": history.source_name(self.db, e.source_id),
+                "line": e.line,
+                "created_at": e.created_at,
+                "text": history.preview(e.content),
+            }
+            for e in buffer.examples(self.db, state, limit)  # type: ignore[arg-type]
+        ]
+
+    def quarantined(self, limit: int) -> list[dict[str, Any]]:
+        """The latest lines that could not be used."""
+        return status.quarantined(self.db, limit)
+
+    def forget(self, target: str | int) -> dict[str, Any]:
+        """Take an example (by id) or documents (by path) out of buffer and index.
+
+        Adapters that learned it keep it: the answer names them. Raises NotFound.
+        """
+        if isinstance(target, int) or (target.isascii() and target.isdecimal()):
+            number = int(target)
+            if not 0 < number <= _MAX_ID:
+                raise NotFound(f"there is no example {number}", "see: acclimate status")
+            return self._forgotten([], [forget_example(self.db, number)])
+        try:
+            documents = sources.find_documents(self.db, Path(target))
+        except (ValueError, OSError):
+            documents = []
+        if not Path(target).is_absolute():
+            # A daemon's own folder means nothing to the person: only a name that was given fits.
+            documents = [d for d in documents if d.path == target]
+        documents = [d for d in documents if d.state != "forgotten"]
+        if not documents:
+            raise NotFound(f"nothing was read from {target[:200]}", "give the path of a file")
+        done = [forget_document(self.db, document.id) for document in documents]
+        return self._forgotten([document.path for document in documents], done)
+
+    def _forgotten(self, paths: Sequence[str], done: Sequence[Forgotten]) -> dict[str, Any]:
+        self.index.flush()
+        versions = sorted({version for one in done for version in one.versions})
+        names = [version_name(version) for version in versions]
+        message = "no adapter learned it"
+        if names:
+            message = (
+                f"{', '.join(names)} learned it and still carr{'ies' if len(names) == 1 else 'y'}"
+                " it: learning again without it is not built yet"
+            )
+        return {
+            "documents": list(paths),
+            "examples": sorted({example for one in done for example in one.examples}),
+            "chunks": sum(one.chunks for one in done),
+            "adapters": names,
+            "message": message,
+        }
+
+    # Rounds and history
+
+    def start_round(self) -> dict[str, Any]:
+        """Begin a round now. Raises NotRunning, RoundError."""
+        return {"round": self._require_rounds().start("manual")}
+
+    def rounds_list(self, limit: int) -> list[dict[str, Any]]:
+        """The latest rounds, newest first."""
+        progress = self.rounds.current() if self.rounds else None
+        return [history.round_of(r, progress) for r in ledger.rounds(self.db, limit)]
+
+    def round(self, round_id: int) -> dict[str, Any]:
+        """One round: its state, its progress while it runs, its verdict. Raises NotFound."""
+        progress = self.rounds.current() if self.rounds else None
+        found = history.find_round(self.db, round_id)
+        return {
+            **history.round_of(found, progress),
+            "adapter": history.adapter_made_by(self.db, round_id),
+        }
+
+    def cancel_round(self, round_id: int) -> dict[str, Any]:
+        """End the running round. Raises NotFound, RoundError when it does not run."""
+        history.find_round(self.db, round_id)
+        self._require_rounds().cancel(round_id)
+        return {"round": round_id, "cancelled": True}
+
+    def _require_rounds(self) -> RoundsLike:
+        if self.rounds is None:
+            raise NotRunning()
+        return self.rounds
+
+    # Feedback
+
+    def add_feedback(self, message_id: str | None, rating: str, edit: str | None) -> dict[str, Any]:
+        """Keep what the person thinks of a reply (None: of the last one). Raises NotFound."""
+        if message_id is None:
+            last = conversations.last_message(self.db)
+            if last is None:
+                raise NotFound("there is no reply yet", "acclimate chat")
+            message_id = last.id
+        try:
+            number = conversations.add_feedback(
+                self.db,
+                message_id,
+                rating,  # type: ignore[arg-type]
+                edit,
+            )
+        except ValueError as error:
+            raise BadRequest(str(error), param="edit") from None
+        return {"feedback": number, "message_id": message_id, "rating": rating}
+
+    def feedback(self, limit: int) -> list[dict[str, Any]]:
+        """The latest feedback, newest first."""
+        return [
+            {
+                "id": f.id,
+                "message_id": f.message_id,
+                "rating": f.rating,
+                "edit": f.edit,
+                "reply": f.reply,
+                "prompt": f.prompt,
+                "created_at": f.created_at,
+                "used": f.used,
+            }
+            for f in conversations.list_feedback(self.db, limit=limit)
+        ]
+
+    # Operations
+
+    def health(self) -> dict[str, Any]:
+        """Whether it serves; asks the database only where there is no engine."""
+        alive = self.engine is None or self.engine.alive()
+        if self.engine is not None:
+            live: str | None = self.engine.live
+        else:
+            try:
+                live = history.name_of(ledger.live(self.db))
+            except sqlite3.Error:
+                live = None
+        return {
+            "status": "ok" if alive else "failing",
+            "live": live,
+            "version": status.program_version(),
+            "engine": self.engine is not None,
+        }
+
+
+def _absolute(path: str) -> Path:
+    folder = Path(path)
+    if not folder.is_absolute() or "\0" in path:
+        raise BadRequest(
+            "the path must be absolute", "the daemon runs in another folder", param="path"
+        )
+    return folder
+
+
+def _named(name: str, kind: str | None, data: bytes) -> str:
+    """A name that says what the text is, since that is how the store tells."""
+    if name in ("-", "stdin"):
+        # What was piped in has no name: its content is one, so that a second text is another.
+        name = f"stdin-{hashlib.sha256(data).hexdigest()[:12]}"
+    suffix = PurePosixPath(name).suffix.lower()
+    if kind == "chat" and suffix not in CHAT_SUFFIXES:
+        return f"{name}.jsonl"
+    if kind in ("notes", "code") and suffix in CHAT_SUFFIXES:
+        return f"{name}.txt"
+    return name

@@ -1,0 +1,217 @@
+"""The ledger as `history`, `show` and `diff` tell it, in JSON-able dicts.
+
+Reads the store only; knows no engine.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from acclimate.store import buffer, ledger, sources
+from acclimate.store.db import Db
+from acclimate.store.errors import AcclimateError, NotFound
+from acclimate.store.files import parse_version, version_name
+
+BASE = "base"
+PREVIEW_CHARS = 80
+
+
+def name_of(version: int | None) -> str:
+    """7 → "v0007", None → "base"."""
+    return BASE if version is None else version_name(version)
+
+
+def version_of(name: str) -> int | None:
+    """ "v0007" → 7, "base" → None. Raises NotFound for anything else."""
+    if name == BASE:
+        return None
+    try:
+        version = parse_version(name)
+    except ValueError:
+        version = 0
+    if not 0 < version < 2**63:
+        raise NotFound(f"there is no adapter {name[:40]}", "see: acclimate history")
+    return version
+
+
+def history(db: Db, limit: int = 50) -> dict[str, Any]:
+    """Adapters, rounds (also those that were rejected) and swaps, each newest first."""
+    rounds = {r.id: r for r in ledger.rounds(db, limit=-1)}
+    live = ledger.live(db)
+    adapters = [adapter_of(a, rounds.get(a.round_id), live) for a in ledger.adapters(db)]
+    return {
+        "live": name_of(live),
+        "pinned": ledger.pinned(db),
+        "adapters": adapters[::-1][:limit],
+        "rounds": [round_of(r) for r in list(rounds.values())[:limit]],
+        "swaps": [
+            {
+                "id": swap.id,
+                "from": name_of(swap.from_version),
+                "to": name_of(swap.to_version),
+                "reason": swap.reason,
+                "at": swap.at,
+            }
+            for swap in ledger.swaps(db, limit)
+        ],
+    }
+
+
+def adapter_of(a: ledger.Adapter, made_by: ledger.Round | None, live: int | None) -> dict[str, Any]:
+    """One adapter as a row of `history`."""
+    return {
+        "version": name_of(a.version),
+        "parent": name_of(a.parent),
+        "round": a.round_id,
+        "live": a.version == live,
+        "state": a.state,
+        "scale": a.scale,
+        "sha256": a.sha256,
+        "created_at": a.created_at,
+        "examples": made_by.counts if made_by else {},
+        "measures": measures_of(a, made_by),
+        "reasons": made_by.reasons if made_by and made_by.reasons else a.card.get("reasons", []),
+    }
+
+
+def measures_of(a: ledger.Adapter, made_by: ledger.Round | None) -> dict[str, Any]:
+    """What its round measured: from the ledger, else from the card."""
+    found = made_by.measures if made_by and made_by.measures else a.card.get("measures")
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def round_of(r: ledger.Round, progress: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """One round, with the progress of the one that runs."""
+    ended = r.ended_at if r.ended_at is not None else None
+    return {
+        "round": r.id,
+        "parent": name_of(r.parent),
+        "state": r.state,
+        "started_at": r.started_at,
+        "ended_at": ended,
+        "seconds": None if ended is None else round(ended - r.started_at, 1),
+        "examples": r.counts,
+        "measures": r.measures,
+        "reasons": r.reasons,
+        "error": r.error,
+        "progress": dict(progress) if progress and progress.get("round") == r.id else None,
+    }
+
+
+def find_round(db: Db, round_id: int) -> ledger.Round:
+    """One round. Raises NotFound."""
+    # Clients ask again and again about the one that runs, which is the newest.
+    for limit in (1, -1):
+        for found in ledger.rounds(db, limit):
+            if found.id == round_id:
+                return found
+    raise NotFound(f"there is no round {round_id}", "see: acclimate history")
+
+
+def adapter_made_by(db: Db, round_id: int) -> str | None:
+    """The version that an accepted round gave."""
+    return next((name_of(a.version) for a in ledger.adapters(db) if a.round_id == round_id), None)
+
+
+def show(db: Db, name: str) -> dict[str, Any]:
+    """An adapter with its card, its lineage, and what it learned by source."""
+    version = _adapter(name)
+    a = ledger.adapter(db, version)
+    lineage = ledger.lineage(db, version)
+    return {
+        **adapter_of(a, _round_of(db, a), ledger.live(db)),
+        "lineage": [*(name_of(v) for v in lineage.versions), BASE],
+        "card": a.card,
+        "taught": _by_source(db, lineage.examples[version]),
+        "inherited": sum(len(taught) for taught in lineage.examples.values())
+        - len(lineage.examples[version]),
+    }
+
+
+def diff(db: Db, left: str, right: str) -> dict[str, Any]:
+    """What the right one has learned that the left has not, and what it cost. "base" is allowed."""
+    sides = [_side(db, name) for name in (left, right)]
+    (a, measures_a, settings_a, learned_a), (b, measures_b, settings_b, learned_b) = sides
+    return {
+        "a": a,
+        "b": b,
+        "gained": _by_source(db, sorted(learned_b - learned_a)),
+        "lost": _by_source(db, sorted(learned_a - learned_b)),
+        "shared": len(learned_a & learned_b),
+        "measures": _beside(measures_a, measures_b, measures_a.keys() | measures_b.keys()),
+        "hyperparameters": {
+            key: pair
+            for key, pair in _beside(
+                settings_a, settings_b, settings_a.keys() | settings_b.keys()
+            ).items()
+            if pair["a"] != pair["b"]
+        },
+    }
+
+
+def preview(content: Mapping[str, Any]) -> str:
+    """The first characters of what an example asks; empty once it was forgotten."""
+    messages = content.get("messages") or []
+    asked = [m["content"] for m in messages if m["role"] == "user"]
+    text = " ".join((asked[-1] if asked else "").split())
+    return text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
+
+
+def _side(db: Db, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], set[int]]:
+    version = version_of(name)
+    if version is None:
+        return {"version": BASE, "parent": None, "lineage": [BASE]}, {}, {}, set()
+    a = ledger.adapter(db, version)
+    lineage = ledger.lineage(db, version)
+    about = {
+        "version": name,
+        "parent": name_of(a.parent),
+        "lineage": [*(name_of(v) for v in lineage.versions), BASE],
+        "created_at": a.created_at,
+    }
+    settings = a.card.get("hyperparameters") or a.card.get("training") or {}
+    learned = {example for taught in lineage.examples.values() for example in taught}
+    return about, measures_of(a, _round_of(db, a)), dict(settings), learned
+
+
+def _adapter(name: str) -> int:
+    version = version_of(name)
+    if version is None:
+        raise NotFound("base is the model itself and has no card", "see: acclimate history")
+    return version
+
+
+def _round_of(db: Db, a: ledger.Adapter) -> ledger.Round | None:
+    try:
+        return find_round(db, a.round_id)
+    except NotFound:
+        return None
+
+
+def _beside(
+    left: Mapping[str, Any], right: Mapping[str, Any], keys: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    return {key: {"a": left.get(key), "b": right.get(key)} for key in sorted(keys)}
+
+
+def _by_source(db: Db, example_ids: Iterable[int]) -> list[dict[str, Any]]:
+    """Examples under the source that each came from, with the first words of each."""
+    groups: dict[int | None, list[dict[str, Any]]] = {}
+    for example_id in example_ids:
+        example = buffer.get(db, example_id)
+        row = {"id": example.id, "state": example.state, "text": preview(example.content)}
+        groups.setdefault(example.source_id, []).append(row)
+    return [
+        {"source": source_name(db, source_id), "count": len(rows), "examples": rows}
+        for source_id, rows in groups.items()
+    ]
+
+
+def source_name(db: Db, source_id: int | None) -> str:
+    """A source's folder; "added by hand" for what was given to `acclimate add`."""
+    if source_id is None:
+        return "unknown"
+    try:
+        source = sources.get_source(db, source_id)
+    except AcclimateError:
+        return "unknown"
+    return "added by hand" if source.kind == "manual" else source.path.as_posix()

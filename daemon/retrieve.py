@@ -1,0 +1,185 @@
+"""What of the person's documents goes into a prompt: found, weighed, cut to size, put in place.
+
+Knows the index and the embedder; knows no model, no chat template and no HTTP.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from acclimate.store.db import Db, ids
+from acclimate.store.errors import EngineError
+from acclimate.store.index import Hit, Index
+
+MAX_QUERY_CHARS = 2000
+# Words of questions, which say nothing about what is asked.
+_QUESTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "about could does from have mine should that their them there they this what when where"
+        " which whose will with would your",
+    )
+)
+
+
+class RetrievalConfig(BaseModel):
+    """`[retrieval]` of config.toml.
+
+    With all-MiniLM-L6-v2 the best passage for a question that the notes answer has a similarity
+    of 0.5 to 0.7, and for one about the world at large of 0.15 to 0.3.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    passages: int = Field(default=4, ge=1, le=50)
+    max_chars: int = Field(default=2000, ge=100, le=200_000)
+    min_similarity: float = Field(default=0.3, ge=-1, le=1)
+    min_words: float = Field(default=0.5, ge=0, le=1)
+
+
+class TextEmbedder(Protocol):
+    """Gives vectors of length 1, (texts, dimensions) float32. Raises EngineError."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
+class Retriever:
+    """Searches the chunks; every method blocks and may be called from any thread."""
+
+    def __init__(
+        self,
+        db: Db,
+        index: Index,
+        embedder: TextEmbedder | None = None,
+        settings: RetrievalConfig | None = None,
+    ) -> None:
+        self._db = db
+        self._index = index
+        self._embedder = embedder
+        self.settings = settings or RetrievalConfig()
+
+    def search(self, query: str, k: int) -> list[Hit]:
+        """The `k` best chunks, best first, whether they fit or not; by words where no embedder is.
+
+        A hit's score is its rank in both searches put together, not a similarity.
+        """
+        return self._index.search(query, self._vector(query), k)
+
+    def passages(self, query: str) -> list[Hit]:
+        """The chunks worth showing the model, best first; their score is how well they fit.
+
+        That is the cosine similarity to the query, or the share of its words while a chunk has
+        no vector yet. What is below the floor is left out, and what is over `max_chars`.
+        """
+        query = query.strip()[:MAX_QUERY_CHARS]
+        if not query:
+            return []
+        vector = self._vector(query)
+        hits = self._index.search(query, vector, self.settings.passages)
+        similarities = {} if vector is None else self._similarities(hits, vector)
+        fitting = []
+        for hit in hits:
+            score = similarities.get(hit.chunk_id)
+            floor = self.settings.min_similarity
+            if score is None:
+                score, floor = shared_words(query, hit.text), self.settings.min_words
+            if score >= floor:
+                fitting.append(replace(hit, score=round(score, 4)))
+        fitting.sort(key=lambda hit: -hit.score)
+        return within(fitting, self.settings.max_chars)
+
+    def embed_pending(self, batch: int = 16) -> int:
+        """Give up to `batch` chunks their vectors; how many there were, 0 when all have theirs.
+
+        Raises EngineError when the embedder does not work at all.
+        """
+        if self._embedder is None:
+            return 0
+        pending = self._index.pending(batch)
+        if not pending:
+            return 0
+        chunk_ids = [chunk_id for chunk_id, _ in pending]
+        self._index.set_vectors(chunk_ids, self._vectors([text for _, text in pending]))
+        return len(pending)
+
+    def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
+        if self._embedder is None:
+            raise EngineError("there is no embedder")
+        try:
+            return self._embedder.embed(texts)
+        except EngineError:
+            # One odd text must not keep the rest from being found. It gets a vector of zeros,
+            # which is similar to nothing; this raises when the embedder itself is the trouble.
+            width = self._embedder.embed(["a"]).shape[1]
+        vectors = np.zeros((len(texts), width), dtype=np.float32)
+        for row, text in enumerate(texts):
+            try:
+                vectors[row] = self._embedder.embed([text])[0]
+            except EngineError:
+                continue
+        return vectors
+
+    def _vector(self, query: str) -> NDArray[np.float32] | None:
+        if self._embedder is None or not query.strip():
+            return None
+        vector: NDArray[np.float32] = self._embedder.embed([query[:MAX_QUERY_CHARS]])[0]
+        return vector
+
+    def _similarities(self, hits: Sequence[Hit], query: NDArray[np.float32]) -> dict[int, float]:
+        """Cosines of the hits that have a vector."""
+        rows = self._db.read().execute(
+            "SELECT id, vector FROM chunks WHERE vector IS NOT NULL"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (ids(hit.chunk_id for hit in hits),),
+        )
+        return {
+            row["id"]: float(np.frombuffer(row["vector"], dtype=np.float32) @ query)
+            for row in rows.fetchall()
+        }
+
+
+def shared_words(query: str, text: str) -> float:
+    """The share of the query's telling words that the text has, 0 to 1."""
+    words = {word for word in _words(query) if len(word) > 3} - _QUESTION_WORDS
+    return len(words & _words(text)) / len(words) if words else 0.0
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
+
+
+def within(hits: Sequence[Hit], max_chars: int) -> list[Hit]:
+    """As many of the first hits as fit into `max_chars`; the first one is cut if it must be."""
+    kept: list[Hit] = []
+    room = max_chars
+    for hit in hits:
+        if len(hit.text) > room:
+            if not kept:
+                kept.append(replace(hit, text=hit.text[:room]))
+            break
+        kept.append(hit)
+        room -= len(hit.text)
+    return kept
+
+
+def compose(messages: Sequence[Mapping[str, str]], hits: Sequence[Hit]) -> list[dict[str, str]]:
+    """The messages with the passages before the last question, as plain text.
+
+    The passages are data: `Prompt` breaks up control tokens in them as in everything else.
+    """
+    composed = [dict(message) for message in messages]
+    if hits and composed and composed[-1]["role"] == "user":
+        notes = "\n\n".join(hit.text.strip() for hit in hits)
+        composed[-1]["content"] = f"Notes:\n{notes}\n\nQuestion: {composed[-1]['content']}"
+    return composed
+
+
+def question_of(messages: Sequence[Mapping[str, str]]) -> str:
+    """What to search for: what the user said last, empty when somebody else did."""
+    return messages[-1]["content"] if messages and messages[-1]["role"] == "user" else ""

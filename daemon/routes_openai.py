@@ -1,0 +1,194 @@
+"""OpenAI's routes: chat completions, whole or streamed, and the list of models.
+
+Knows OpenAI's shapes; what an answer is made of comes from the core.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from acclimate.daemon.completion import ChatRequest, Reply
+from acclimate.daemon.core import Core
+from acclimate.daemon.stream import Piece
+from acclimate.daemon.wire import answers, blocking, body_of, error_body
+from acclimate.store.errors import AcclimateError, EngineError, NotFound
+
+_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+def routes(core: Core) -> list[Route]:
+    """The routes, over one core."""
+
+    async def models(_request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": await blocking(core.models)})
+
+    async def model(request: Request) -> Response:
+        wanted = request.path_params["model"]
+        found = [m for m in await blocking(core.models) if m["id"] == wanted]
+        if not found:
+            raise NotFound(f"there is no model {wanted[:40]}", "see: acclimate history")
+        return JSONResponse(found[0])
+
+    async def chat(request: Request) -> Response:
+        asked = await body_of(request, ChatRequest)
+        reply = await blocking(core.chat, asked)
+        answer = Answer(core, reply)
+        if asked.stream:
+            return EventStream(reply, answer.events())
+        return await _whole(request, reply, answer)
+
+    return [
+        Route("/v1/models", answers(models), methods=["GET"]),
+        Route("/v1/models/{model}", answers(model), methods=["GET"]),
+        Route("/v1/chat/completions", answers(chat), methods=["POST"]),
+    ]
+
+
+async def _whole(request: Request, reply: Reply, answer: "Answer") -> Response:
+    """The finished answer; a client that leaves meanwhile ends it."""
+    found: list[dict[str, Any]] = []
+    failure: AcclimateError | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            reply.stream.cancel()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        try:
+            found.append(await answer.completion())
+        except AcclimateError as error:
+            failure = error  # raised here it would come out wrapped in a group
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return JSONResponse(found[0]) if found else Response(status_code=499)  # nobody reads it
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events of a reply, which ends within a step when the client leaves."""
+
+    def __init__(self, reply: Reply, events: AsyncIterator[str]) -> None:
+        super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")
+        self._reply = reply
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._reply.stream.cancel()
+
+
+class Answer:
+    """One reply in OpenAI's shapes."""
+
+    def __init__(self, core: Core, reply: Reply) -> None:
+        self._core = core
+        self._reply = reply
+        self._head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": reply.adapter,
+        }
+
+    async def completion(self) -> dict[str, Any]:
+        """The whole `chat.completion`."""
+        pieces = [piece async for piece in self._reply.stream]
+        text = "".join(piece.text for piece in pieces)
+        choice: dict[str, Any] = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text, "refusal": None},
+            "logprobs": self._logprobs(pieces),
+            "finish_reason": self._reply.stream.finish_reason,
+        }
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": self._usage(),
+            "acclimate": await blocking(self._core.keep, self._reply, text),
+        }
+
+    async def events(self) -> AsyncIterator[str]:
+        """`chat.completion.chunk` events; the last one before [DONE] has `acclimate`."""
+        asked, stream = self._reply.asked, self._reply.stream
+        counted = asked.stream_options is not None and asked.stream_options.include_usage
+        yield self._chunk({"role": "assistant", "content": ""})
+        said: list[str] = []
+        try:
+            async for piece in stream:
+                said.append(piece.text)
+                if piece.text or (asked.logprobs and piece.token is not None):
+                    yield self._chunk({"content": piece.text}, self._logprobs([piece]))
+        except EngineError as error:
+            # The status line is gone already; clients look for an error in the events.
+            yield _event(error_body(error)[1])
+            return
+        about = await blocking(self._core.keep, self._reply, "".join(said))
+        if counted:
+            yield self._chunk({}, finish_reason=stream.finish_reason)
+            yield _event(
+                {**self._chunk_head(), "choices": [], "usage": self._usage(), "acclimate": about}
+            )
+        else:
+            yield self._chunk({}, finish_reason=stream.finish_reason, acclimate=about)
+        yield "data: [DONE]\n\n"
+
+    def _chunk_head(self) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion.chunk"}
+
+    def _chunk(
+        self,
+        delta: Mapping[str, Any],
+        logprobs: Mapping[str, Any] | None = None,
+        finish_reason: str | None = None,
+        **more: Any,
+    ) -> str:
+        choice = {
+            "index": 0,
+            "delta": dict(delta),
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        return _event({**self._chunk_head(), "choices": [choice], **more})
+
+    def _usage(self) -> dict[str, Any]:
+        stream = self._reply.stream
+        return {
+            "prompt_tokens": stream.prompt_tokens,
+            "completion_tokens": stream.completion_tokens,
+            "total_tokens": stream.prompt_tokens + stream.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": stream.cached_tokens},
+        }
+
+    def _logprobs(self, pieces: list[Piece]) -> dict[str, Any] | None:
+        if not self._reply.asked.logprobs:
+            return None
+        content = []
+        for piece in pieces:
+            if piece.token is None or piece.logprob is None:
+                continue
+            entry = self._token(piece.token, piece.logprob)
+            entry["top_logprobs"] = [self._token(top.token, top.logprob) for top in piece.top]
+            content.append(entry)
+        return {"content": content, "refusal": None}
+
+    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+        data = self._core.prompt.piece(token) if self._core.prompt else b""
+        # OpenAI's floor for tokens that cannot come; JSON has no infinity.
+        value = max(logprob, -9999.0)
+        return {"token": data.decode("utf-8", "replace"), "logprob": value, "bytes": list(data)}
+
+
+def _event(data: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"

@@ -1,0 +1,52 @@
+"""The HTTP app over one core: routes, health, metrics, and the guard in front of them all.
+
+No CORS, no pages, no documentation routes.
+"""
+
+import os
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from acclimate.daemon import routes_openai, routes_own
+from acclimate.daemon.core import Core
+from acclimate.daemon.guard import Guard
+from acclimate.daemon.metrics import Counted, Metrics
+from acclimate.daemon.wire import answers, blocking, unrouted
+
+
+def create_app(core: Core, *, token: str | None, port: int) -> Guard | Starlette:
+    """The app; behind the guard wherever a socket is served, that is with a `token`.
+
+    Without one it is for a command that calls it in its own process.
+    """
+    app = unguarded(core)
+    return app if token is None else Guard(app, token, port)
+
+
+def unguarded(core: Core) -> Starlette:
+    """The app itself, whose routes a test walks."""
+    metrics = Metrics(core)
+
+    async def health(_request: Request) -> Response:
+        state = await blocking(core.health)
+        return JSONResponse({**state, "pid": os.getpid()}, 200 if state["status"] == "ok" else 503)
+
+    async def numbers(_request: Request) -> Response:
+        return Response(await blocking(metrics.text), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/health", answers(health), methods=["GET"]),
+            Route("/metrics", answers(numbers), methods=["GET"]),
+            *routes_openai.routes(core),
+            *routes_own.routes(core),
+        ],
+        middleware=[Middleware(Counted, metrics=metrics)],
+        exception_handlers={HTTPException: unrouted},
+    )

@@ -1,0 +1,140 @@
+"""Everything that `status` shows on one screen, as one JSON-able dict.
+
+Asks the parts that it is given; changes nothing.
+"""
+
+import os
+import sqlite3
+import time
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from acclimate.daemon import history
+from acclimate.store import buffer, ledger, sources
+from acclimate.store.db import Db
+
+if TYPE_CHECKING:
+    from acclimate.daemon.core import Core
+
+LATEST = 20
+
+
+def program_version() -> str:
+    """The installed distribution's version, "unknown" when it runs from a bare checkout."""
+    try:
+        return metadata.version("acclimate")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def status(core: "Core") -> dict[str, Any]:
+    """What the daemon is doing; of a home whose daemon does not run, what the store says."""
+    db = core.db
+    rounds = ledger.rounds(db, limit=1)
+    return {
+        "daemon": _daemon(core),
+        "home": {
+            "path": str(core.home.root),
+            "portable": core.home.portable,
+            "attached": core.home.attached(),
+        },
+        "models": {"base": core.config.models.base, "embedder": core.config.models.embedder},
+        "live": history.name_of(ledger.live(db)),
+        "pinned": ledger.pinned(db),
+        "engine": core.engine.stats() if core.engine else None,
+        "examples": dict(buffer.counts(db)),
+        "sources": source_list(db),
+        "documents": _documents(db),
+        "refused": _refused(db),
+        "quarantined": quarantined(db, LATEST),
+        "index": {"size": core.index.size, "pending": _pending(db)},
+        "watching": None if core.watcher is None else {"settled": core.watcher.settled},
+        "round": core.rounds.current() if core.rounds else None,
+        "last_round": history.round_of(rounds[0]) if rounds else None,
+        "next_round_at": core.schedule.next_at() if core.schedule else None,
+        "paused": core.schedule.last_obstacle if core.schedule else None,
+    }
+
+
+def _daemon(core: "Core") -> dict[str, Any]:
+    if not core.running:
+        return {"running": False, "version": program_version()}
+    memory = psutil.Process().memory_info()
+    return {
+        "running": True,
+        "version": program_version(),
+        "pid": os.getpid(),
+        "uptime_seconds": round(time.monotonic() - core.started, 1),
+        "memory_bytes": memory.rss,
+    }
+
+
+def source_list(db: Db) -> list[dict[str, Any]]:
+    """The watched folders, each with its documents by state and its examples."""
+    documents: dict[int, dict[str, int]] = {}
+    for row in _all(db, "SELECT source_id, state, count(*) AS n FROM documents GROUP BY 1, 2"):
+        documents.setdefault(row["source_id"], {})[row["state"]] = row["n"]
+    counted = _all(
+        db,
+        "SELECT source_id, count(*) AS n FROM examples WHERE state != 'forgotten' GROUP BY 1",
+    )
+    examples = {row["source_id"]: row["n"] for row in counted}
+    return [
+        {
+            "id": source.id,
+            "path": source.path.as_posix(),
+            "kind": source.kind,
+            "state": source.state,
+            "ignore": list(source.patterns),
+            "documents": documents.get(source.id, {}),
+            "examples": examples.get(source.id, 0),
+            "added_at": source.added_at,
+        }
+        for source in sources.list_sources(db)
+    ]
+
+
+def quarantined(db: Db, limit: int) -> list[dict[str, Any]]:
+    """The latest lines that could not be used, newest first."""
+    names: dict[int, str] = {}
+    rows = []
+    for q in sources.quarantined(db, limit):
+        name = names.setdefault(q.source_id, history.source_name(db, q.source_id))
+        rows.append(
+            {"source": name, "path": q.path, "line": q.line, "reason": q.reason, "at": q.at}
+        )
+    return rows
+
+
+def _refused(db: Db) -> list[dict[str, Any]]:
+    rows = _all(
+        db,
+        "SELECT d.source_id, d.path, d.reason, d.seen_at FROM documents d"
+        " JOIN sources s ON s.id = d.source_id"
+        " WHERE d.state = 'refused' AND s.state != 'removed' ORDER BY d.id DESC LIMIT ?",
+        LATEST,
+    )
+    return [
+        {
+            "source": history.source_name(db, row["source_id"]),
+            "path": row["path"],
+            "reason": row["reason"],
+            "at": row["seen_at"],
+        }
+        for row in rows
+    ]
+
+
+def _documents(db: Db) -> dict[str, int]:
+    counted = _all(db, "SELECT state, count(*) AS n FROM documents GROUP BY state")
+    return {**dict.fromkeys(("ok", "refused", "gone"), 0), **{r["state"]: r["n"] for r in counted}}
+
+
+def _pending(db: Db) -> int:
+    return int(_all(db, "SELECT count(*) AS n FROM chunks WHERE vector IS NULL")[0]["n"])
+
+
+def _all(db: Db, query: str, *values: int) -> list[sqlite3.Row]:
+    return db.read().execute(query, values).fetchall()

@@ -1,0 +1,130 @@
+"""Moves `live`: the ledger and the engine together, and only to an adapter that is whole.
+
+Knows files, hashes and names; does not know why it moves.
+"""
+
+import threading
+from typing import Any
+
+from acclimate.daemon import history
+from acclimate.daemon.engine import Engine
+from acclimate.store import ledger
+from acclimate.store.db import Db
+from acclimate.store.errors import AcclimateError, AdapterError, RoundError
+from acclimate.store.files import Home, sha256_file, version_name
+
+# What `model` may say for the live adapter.
+ALIASES = ("live", "acclimate")
+# Adapters kept in memory beside the live one; the one that was loaded first goes first.
+MAX_LOADED = 6
+
+
+class Switch:
+    """Without an engine it moves the ledger alone: the next start of the daemon follows it.
+
+    Every method blocks and may be called from any thread.
+    """
+
+    def __init__(
+        self, home: Home, db: Db, engine: Engine | None, base_sha256: str | None = None
+    ) -> None:
+        self._home = home
+        self._db = db
+        self._engine = engine
+        self._base_sha256 = base_sha256
+        self._moving = threading.RLock()
+
+    def set_live(self, name: str | None) -> dict[str, Any]:
+        """Serve an adapter or "base"; None is the nearest whole ancestor of the live one.
+
+        It is loaded first, so that a damaged adapter leaves everything as it was. Raises NotFound,
+        AdapterError, RoundError (nothing to go back to).
+        """
+        with self._moving:
+            version = self._before_live() if name is None else history.version_of(name)
+            self.load(version)
+            ledger.set_live(self._db, version, "rollback")
+            return self._moved(version)
+
+    def pin(self, name: str | None) -> dict[str, Any]:
+        """Serve an adapter (None: the live one), whatever rounds give, until `unpin`."""
+        with self._moving:
+            version = ledger.live(self._db) if name is None else history.version_of(name)
+            self.load(version)
+            ledger.pin(self._db, version)
+            return self._moved(version)
+
+    def unpin(self) -> dict[str, Any]:
+        """Let accepted rounds become live again."""
+        ledger.unpin(self._db)
+        return {"live": history.name_of(ledger.live(self._db)), "pinned": False}
+
+    def follow(self) -> str:
+        """Make the engine serve what the ledger says, as after a start; the name of it."""
+        with self._moving:
+            version = ledger.live(self._db)
+            self.load(version)
+            self._moved(version)
+            return history.name_of(version)
+
+    def provide(self, engine: Engine, model: str) -> str:
+        """The engine's name for a request's `model`, with its adapter in memory.
+
+        Raises NotFound, AdapterError.
+        """
+        if model in ALIASES:
+            return "live"
+        version = history.version_of(model)
+        if version is not None and model not in engine.adapters:
+            with self._moving:
+                self.load(version)
+        return model
+
+    def load(self, version: int | None) -> None:
+        """Check an adapter against the ledger and bring it into memory, where an engine is."""
+        if version is None:
+            return
+        a, name = ledger.adapter(self._db, version), version_name(version)
+        if a.state != "ok":
+            raise AdapterError(f"{name} was damaged and is retired", "see: acclimate history")
+        if self._engine is None or name in self._engine.adapters:
+            return
+        file = self._home.adapter_dir(version) / ledger.ADAPTER_FILE
+        try:
+            digest = sha256_file(file)
+        except OSError as error:
+            raise AdapterError(f"{name} cannot be read: {error.strerror}") from error
+        if digest != a.sha256:
+            raise AdapterError(f"{name} is damaged: its hash is not the one that was published")
+        # llama.cpp itself would take an adapter of any model with the same shapes.
+        base = a.card.get("base_sha256")
+        if base and self._base_sha256 and base != self._base_sha256:
+            raise AdapterError(
+                f"{name} was learned on another base model", "acclimate models use THAT_MODEL"
+            )
+        self._make_room(self._engine)
+        try:
+            self._engine.load(name, file, a.scale)
+        except AcclimateError:
+            # A round that was accepted meanwhile has loaded it.
+            if name not in self._engine.adapters:
+                raise
+
+    def _make_room(self, engine: Engine) -> None:
+        spare = [name for name in engine.adapters if name != engine.live]
+        for name in spare[: max(0, len(spare) - MAX_LOADED + 1)]:
+            engine.unload(name)
+
+    def _moved(self, version: int | None) -> dict[str, Any]:
+        if self._engine is not None:
+            self._engine.set_live(None if version is None else version_name(version))
+        return {"live": history.name_of(version), "pinned": ledger.pinned(self._db)}
+
+    def _before_live(self) -> int | None:
+        live = ledger.live(self._db)
+        if live is None:
+            raise RoundError("the base model is live: nothing was before it", "acclimate history")
+        version = ledger.adapter(self._db, live).parent
+        while version is not None and ledger.adapter(self._db, version).state != "ok":
+            version = ledger.adapter(self._db, version).parent
+        return version
