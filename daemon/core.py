@@ -6,7 +6,7 @@ Puts the parts together; every method blocks, takes and gives JSON-able values, 
 import hashlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -14,12 +14,10 @@ from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import history, status
 from acclimate.daemon.completion import BadRequest, ChatRequest, Completion, Reply, passage_of
 from acclimate.daemon.config import Config
-from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.schedule import Schedule
 from acclimate.daemon.switch import Switch
-from acclimate.daemon.watch import Watcher
 from acclimate.store import buffer, conversations, ledger, sources
 from acclimate.store.db import Db
 from acclimate.store.errors import EngineError, NotFound
@@ -27,6 +25,7 @@ from acclimate.store.files import Home, version_name
 from acclimate.store.forget import Forgotten, forget_document, forget_example
 from acclimate.store.index import Index
 from acclimate.store.ingest import CHAT_SUFFIXES, add_bytes
+from acclimate.store.sources import Source
 
 _MAX_ID = 2**63 - 1
 
@@ -49,8 +48,9 @@ class RoundsLike(Protocol):
 class Core:
     """One home and the parts that run on it. Safe to share between threads.
 
-    `engine`, `prompt`, `rounds`, `watcher` and `schedule` are None where no daemon runs; what
-    needs them raises NotRunning. `base_sha256` is the hash of the model that the engine serves.
+    `engine`, `prompt`, `rounds` and `schedule` are None where no daemon runs; what needs them
+    raises NotRunning. `on_sources` hears of every source that was added, removed or given a text.
+    `base_sha256` is the hash of the model that the engine serves.
     """
 
     def __init__(
@@ -61,33 +61,31 @@ class Core:
         index: Index,
         *,
         engine: Engine | None = None,
-        embedder: Embedder | None = None,
         prompt: Prompt | None = None,
+        retriever: Retriever | None = None,
         rounds: RoundsLike | None = None,
-        watcher: Watcher | None = None,
         schedule: Schedule | None = None,
+        on_sources: Callable[[Source], None] = lambda _source: None,
         base_sha256: str | None = None,
-        token: str | None = None,
     ) -> None:
         self.home = home
         self.config = config
         self.db = db
         self.index = index
         self.engine = engine
-        self.embedder = embedder
         self.prompt = prompt
+        self.retriever = retriever or Retriever(db, index, None, config.retrieval)
         self.rounds = rounds
-        self.watcher = watcher
         self.schedule = schedule
-        self.token = token
+        self.port: int | None = None  # once it is served
+        self._on_sources = on_sources
         self.switch = Switch(home, db, engine, base_sha256)
-        self.retriever = Retriever(db, index, embedder, config.retrieval)
         self.started = time.monotonic()
 
     @property
     def running(self) -> bool:
         """Whether this is the daemon, not a command that found none."""
-        return self.engine is not None or self.watcher is not None
+        return self.engine is not None
 
     # Answering
 
@@ -156,8 +154,7 @@ class Core:
             )
         except (ValueError, OSError) as error:
             raise BadRequest(str(error), "acclimate watch add --help", param="path") from None
-        if self.watcher is not None:
-            self.watcher.poke(source)
+        self._on_sources(source)
         return next(row for row in self.sources() if row["id"] == source.id)
 
     def remove_source(self, path: str | None, source_id: int | None) -> dict[str, Any]:
@@ -169,8 +166,7 @@ class Core:
             named = path if path is not None else f"source {source_id}"
             raise NotFound(f"{named} is not watched", "see: acclimate watch list")
         sources.remove_source(self.db, found.id)
-        if self.watcher is not None:
-            self.watcher.poke(found)
+        self._on_sources(found)
         return {"id": found.id, "path": found.path.as_posix(), "removed": True}
 
     def add_text(self, name: str, text: str, kind: str | None) -> dict[str, Any]:
@@ -184,6 +180,7 @@ class Core:
         )
         if result.outcome == "refused":
             raise BadRequest(f"{name}: {result.reason}", "nothing was taken from it", param="text")
+        self._on_sources(sources.manual_source(self.db))
         bad = [q for q in status.quarantined(self.db, 1000) if q["path"] == result.path]
         return {
             "path": result.path,

@@ -26,7 +26,10 @@ def create_app(core: Core, *, token: str | None, port: int) -> Guard | Starlette
     Without one it is for a command that calls it in its own process.
     """
     app = unguarded(core)
-    return app if token is None else Guard(app, token, port)
+    if token is None:
+        return app
+    core.port = port
+    return Guard(app, token, port)
 
 
 def unguarded(core: Core) -> Starlette:

@@ -50,7 +50,6 @@ def status(core: "Core") -> dict[str, Any]:
         "refused": _refused(db),
         "quarantined": quarantined(db, LATEST),
         "index": {"size": core.index.size, "pending": _pending(db)},
-        "watching": None if core.watcher is None else {"settled": core.watcher.settled},
         "round": core.rounds.current() if core.rounds else None,
         "last_round": history.round_of(rounds[0]) if rounds else None,
         "next_round_at": core.schedule.next_at() if core.schedule else None,
@@ -66,6 +65,7 @@ def _daemon(core: "Core") -> dict[str, Any]:
         "running": True,
         "version": program_version(),
         "pid": os.getpid(),
+        "port": core.port,
         "uptime_seconds": round(time.monotonic() - core.started, 1),
         "memory_bytes": memory.rss,
     }
