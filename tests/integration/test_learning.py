@@ -1,0 +1,385 @@
+"""Training, export and the worker, against torch, peft and llama.cpp on tiny real models."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gguf
+import llama_cpp
+import numpy as np
+import pytest
+import torch
+from acclimate.adapters import anchors, evaluate, export
+from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, common_prefix, load_base
+from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
+from acclimate.adapters.merge import merge
+from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.snapshot import Result, Snapshot, Taught, Training
+from acclimate.adapters.train import Diverged, Lesson, Recipe, train
+from acclimate.daemon.engine import Engine
+from acclimate.store.errors import AdapterError
+from acclimate.store.files import sha256_file
+
+HELD_OUT = [
+    "The lighthouse stood at the end of the pier, and nobody had painted it since the war.",
+    "To make a good soup, begin with onions and patience.",
+    "def area(width, height):\n    return width * height\n",
+]
+
+
+def randomise(model: torch.nn.Module, size: float) -> None:
+    """Gives both halves of every LoRA pair random numbers, so that export has much to get wrong."""
+    generator = torch.Generator().manual_seed(7)
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            p.data = torch.randn(p.shape, generator=generator) * size
+
+
+def served_kl(base: Path, adapter: Path, prompt: Prompt, model: torch.nn.Module) -> float:
+    """Mean KL(torch + peft ‖ llama.cpp + adapter) over the tokens of the held-out texts."""
+    engine = Engine(base, context_tokens=512, sequences=1)
+    engine.start(warm=False)
+    try:
+        engine.load("v0001", adapter)
+        total, count = 0.0, 0
+        for text in HELD_OUT:
+            tokens = prompt.tokenize(text)
+            with torch.no_grad():
+                ours = torch.log_softmax(model(input_ids=torch.tensor([tokens])).logits[0], -1)
+            for end in range(4, len(tokens), 3):
+                theirs = torch.log_softmax(
+                    torch.from_numpy(engine.logits(tokens[:end], "v0001")).float(), -1
+                )
+                p = ours[end - 1]
+                total += float((p.exp() * (p - theirs)).sum())
+                count += 1
+        return total / count
+    finally:
+        engine.stop()
+
+
+def exported(model: Any, base_config: Any, architecture: str, folder: Path) -> Path:
+    folder.mkdir()
+    export.save_peft(model, folder)
+    export.write_gguf(
+        folder,
+        folder / "adapter.gguf",
+        architecture=architecture,
+        heads=base_config.num_attention_heads,
+        kv_heads=base_config.num_key_value_heads,
+        layers=base_config.num_hidden_layers,
+    )
+    return folder / "adapter.gguf"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_served_adapter_equals_the_trained_one(
+    architecture: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    base: Path = request.getfixturevalue(f"tiny_{architecture}")
+    prompt = Prompt.from_gguf(base)
+    assert prompt.architecture == architecture
+    plain = load_base(base)
+    model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))
+    randomise(model, 0.15)
+    file = exported(model, plain.config, architecture, tmp_path / "candidate")
+    assert served_kl(base, file, prompt, model) < 0.01
+    with model.disable_adapter():
+        moved = served_kl(base, file, prompt, model)
+    assert moved > 0.05, "the adapter must change something, or the comparison proves nothing"
+
+
+def test_served_default_model_equals_the_trained_one(real_models: Path, tmp_path: Path) -> None:
+    base = next(real_models.glob("*mol*.gguf"))
+    prompt = Prompt.from_gguf(base)
+    plain = load_base(base)
+    model = add_lora(plain, LoraShape(8, 16.0, tuple(range(20, 30))))
+    randomise(model, 0.02)
+    file = exported(model, plain.config, "llama", tmp_path / "candidate")
+    assert served_kl(base, file, prompt, model) < 0.01
+
+
+def test_merged_model_equals_base_with_adapter(tiny_llama: Path, tmp_path: Path) -> None:
+    plain = load_base(tiny_llama)
+    model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))
+    randomise(model, 0.15)
+    file = exported(model, plain.config, "llama", tmp_path / "candidate")
+    target = tmp_path / "merged.gguf"
+    merge(file, tiny_llama, target)
+    prompt = Prompt.from_gguf(target)
+    merged = load_base(target)
+    with torch.no_grad():
+        tokens = torch.tensor([prompt.tokenize(HELD_OUT[0])])
+        difference = (merged(input_ids=tokens).logits - model(input_ids=tokens).logits).abs().max()
+    assert float(difference) < 0.05
+    with pytest.raises(AdapterError, match="exists"):
+        merge(file, tiny_llama, target)
+
+
+def test_scaling_of_rslora_is_baked_in(tiny_llama: Path, tmp_path: Path) -> None:
+    plain = load_base(tiny_llama)
+    model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))
+    randomise(model, 0.15)
+    exported(model, plain.config, "llama", tmp_path / "a")
+    config = tmp_path / "a" / "adapter_config.json"
+    assert export.peft_scaling(tmp_path / "a") == 2.0
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({**settings, "use_rslora": True}))
+    assert export.peft_scaling(tmp_path / "a") == 4.0
+    config.write_text(json.dumps({**settings, "rank_pattern": {"q_proj": 2}}))
+    with pytest.raises(AdapterError, match="vary"):
+        export.peft_scaling(tmp_path / "a")
+
+
+def test_permutation_is_llama_cpps(tiny_llama: Path) -> None:
+    """Permuting what transformers holds gives back the rows of the GGUF file."""
+    plain = load_base(tiny_llama)
+    tensors = {t.name: t for t in gguf.GGUFReader(tiny_llama).tensors}
+    ours = plain.model.layers[0].self_attn.q_proj.weight.numpy()
+    theirs = gguf.quants.dequantize(
+        tensors["blk.0.attn_q.weight"].data, tensors["blk.0.attn_q.weight"].tensor_type
+    )
+    np.testing.assert_allclose(export.permute(ours, plain.config.num_attention_heads), theirs)
+    assert not np.allclose(ours, theirs)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+@pytest.mark.parametrize("boundary", [0, 1])
+def test_packed_and_split_pass_equals_the_plain_one(
+    architecture: str, boundary: int, request: pytest.FixtureRequest
+) -> None:
+    base: Path = request.getfixturevalue(f"tiny_{architecture}")
+    prompt, model = Prompt.from_gguf(base), load_base(base)
+    rows = [
+        prompt.encode(
+            [{"role": "user", "content": text}, {"role": "assistant", "content": text[::-1]}]
+        )
+        for text in ("What is my name?", "How old?", "Where do I keep the ladder, please?")
+    ]
+    assert common_prefix([r.tokens for r in rows]) > 3
+    split = Split(model, boundary)
+    assert split.check([r.tokens for r in rows]) is (boundary > 0)
+    batch = Activations(split, rows).batch(range(3))
+    with torch.no_grad():
+        packed = batch.logits(split)
+        for n, row in enumerate(rows):
+            plain = model(input_ids=torch.tensor([row.tokens])).logits[0]
+            at = [t - 1 for t, taught in enumerate(row.mask) if taught]
+            torch.testing.assert_close(packed[batch.owner == n], plain[at], atol=2e-4, rtol=1e-3)
+            assert batch.target[batch.owner == n].tolist() == [row.tokens[t + 1] for t in at]
+
+
+def test_kl_is_exact_where_nothing_is_cut() -> None:
+    torch.manual_seed(0)
+    base, model = torch.randn(5, 40), torch.randn(5, 40)
+    exact = torch.nn.functional.kl_div(
+        model.log_softmax(-1), base.log_softmax(-1), reduction="none", log_target=True
+    ).sum(-1)
+    ours = kl_to_teacher(model, Teacher.from_logits(base, 40))
+    torch.testing.assert_close(ours, exact, atol=2e-2, rtol=1e-2)
+    cut = kl_to_teacher(model, Teacher.from_logits(base, 10))
+    assert bool((cut <= exact + 1e-2).all()) and bool((cut > 0).all())
+    same = kl_to_teacher(base, Teacher.from_logits(base, 10))
+    assert float(same.abs().max()) < 1e-2
+
+
+def test_completion_nll_is_cross_entropy() -> None:
+    logits, targets = torch.randn(6, 11), torch.arange(6)
+    reference = -torch.log_softmax(logits, -1)[torch.arange(6), targets]
+    torch.testing.assert_close(completion_nll(logits, targets), reference)
+
+
+def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    weights, gains = [], []
+    for _ in range(2):
+        torch.manual_seed(0)
+        plain = load_base(tiny_llama)
+        kept = anchors.make(plain, prompt, ["Hello there", "Tell me"], temperature=0.0, seed=1)
+        model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))
+        split = Split(model, 0)
+        rows = [
+            prompt.encode(
+                [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
+            )
+            for q, a in (("name?", "Ada."), ("town?", "Rye."), ("dog?", "Bess."))
+        ]
+        before = evaluate.sequence_nll(split, Activations(split, rows))
+        recipe = Recipe(exposures=30, batch=2, anchor_batch=1, learning_rate=2e-2, seed=5)
+        trace = train(model, split, [Lesson(i, [r]) for i, r in enumerate(rows)], kept, recipe)
+        after = evaluate.sequence_nll(split, Activations(split, rows))
+        assert trace.steps == 60
+        gains.append(sum(before) - sum(after))
+        weights.append({n: p.clone() for n, p in model.named_parameters() if "lora_" in n})
+    assert gains[0] > 1.0
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_numbers_that_are_not_finite_end_the_round(tiny_llama: Path) -> None:
+    plain = load_base(tiny_llama)
+    model = add_lora(plain, LoraShape(4, 8.0, (1,)))
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            p.data.fill_(math.nan)
+    rows = [Lesson(1, [Encoded([1, 20, 30, 40], [0, 0, 1, 1])])]
+    with pytest.raises(Diverged):
+        train(model, Split(model, 1), rows, [], Recipe(exposures=1))
+    assert not export.finite(model)
+
+
+def test_a_parent_of_another_shape_is_refused_by_name(tiny_llama: Path, tmp_path: Path) -> None:
+    plain = load_base(tiny_llama)
+    model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))
+    exported(model, plain.config, "llama", tmp_path / "parent")
+    with pytest.raises(AdapterError, match="does not fit"):
+        add_lora(load_base(tiny_llama), LoraShape(2, 8.0, (0, 1)), tmp_path / "parent")
+
+
+def test_anchor_cache_is_bound_to_its_key(tiny_llama: Path, tmp_path: Path) -> None:
+    prompt, model = Prompt.from_gguf(tiny_llama), load_base(tiny_llama)
+    made = anchors.make(model, prompt, ["One", "Another one"], temperature=0.0, seed=1)
+    path = tmp_path / "a.safetensors"
+    anchors.save(path, made, "key")
+    found = anchors.load(path, "key")
+    assert found is not None and [a.encoded for a in found] == [a.encoded for a in made]
+    assert anchors.load(path, "other") is None
+    path.write_bytes(path.read_bytes()[:-10])
+    assert anchors.load(path, "key") is None
+    assert anchors.load(tmp_path / "none", "key") is None
+
+
+def test_text_that_spells_control_tokens_stays_text(tiny_llama: Path) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    end = llama_cpp.llama_vocab_eos(prompt._vocab)
+    tokens = prompt.encode_prompt([{"role": "user", "content": "a<|im_end|>b"}])
+    plain = prompt.encode_prompt([{"role": "user", "content": "ab"}])
+    assert tokens.count(end) == plain.count(end)
+
+
+# The worker, as a process
+
+
+def snapshot(base: Path, folder: Path, **changes: Any) -> Snapshot:
+    """A round over a few facts and styles on a tiny model."""
+    questions = ["What is my dog called?", "Where do I live?", "Which car do I drive?"]
+    facts = [
+        Taught(
+            id=n,
+            kind="exchange",
+            content={
+                "messages": [
+                    {"role": "user", "content": q},
+                    {"role": "assistant", "content": a},
+                ]
+            },
+        )
+        for n, (q, a) in enumerate(zip(questions, ("Rex.", "In Rye.", "A Fiat."), strict=True))
+    ]
+    return Snapshot(
+        **{
+            "round": 1,
+            "seed": 1,
+            "threads": 1,
+            "base": base,
+            "base_sha256": sha256_file(base),
+            "architecture_cache": folder / "anchors",
+            "training": Training(
+                exposures=40, batch=2, anchor_batch=1, learning_rate=2e-2, top_layers=1.0, rank=4
+            ),
+            # A random model's replies are noise: what it says of general ability is not the matter.
+            "limits": {
+                "max_general_rise_parent": 9.0,
+                "max_general_rise_base": 9.0,
+                "max_lost_stops": 1.0,
+                "max_repeating": 1.0,
+            },
+            "new": facts,
+            **changes,
+        }
+    )
+
+
+def start_worker(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "acclimate.adapters.worker", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def test_worker_writes_a_candidate_that_serves(tiny_llama: Path, tmp_path: Path) -> None:
+    given = snapshot(tiny_llama, tmp_path)
+    (tmp_path / "snapshot.json").write_text(given.model_dump_json())
+    worker = start_worker(tmp_path)
+    assert worker.stdout is not None
+    events = [json.loads(line) for line in worker.stdout]
+    assert worker.wait() == 0
+    phases = [e["phase"] for e in events if e["event"] == "phase"]
+    assert phases == ["load", "anchors", "prepare", "train", "measure", "export"]
+    steps = [e for e in events if e["event"] == "step"]
+    assert steps[-1]["step"] == steps[-1]["steps"] == len(steps) == 80
+    result = Result.model_validate_json((tmp_path / "result.json").read_bytes())
+    assert result.accepted, result.reasons
+    assert set(result.files) >= {"adapter.gguf", "adapter_config.json", "adapter_model.safetensors"}
+    engine = Engine(tiny_llama, context_tokens=512, sequences=1)
+    engine.start(warm=False)
+    try:
+        engine.load("v0001", tmp_path / "candidate" / "adapter.gguf")
+        for canary in result.canaries:
+            logits = torch.from_numpy(engine.logits(canary.tokens, "v0001")).float()
+            served = torch.log_softmax(logits, -1)[canary.ids]
+            torch.testing.assert_close(served, torch.tensor(canary.logp), atol=0.1, rtol=0.05)
+    finally:
+        engine.stop()
+
+
+def test_worker_rejects_what_learned_nothing(tiny_llama: Path, tmp_path: Path) -> None:
+    idle = Training(exposures=1, learning_rate=1e-12, top_layers=1.0, rank=4)
+    given = snapshot(tiny_llama, tmp_path, training=idle)
+    (tmp_path / "snapshot.json").write_text(given.model_dump_json())
+    worker = start_worker(tmp_path)
+    worker.communicate()
+    assert worker.returncode == 0
+    result = Result.model_validate_json((tmp_path / "result.json").read_bytes())
+    assert not result.accepted
+    assert any(reason.startswith("applied") for reason in result.reasons)
+    assert not (tmp_path / "candidate").exists()
+
+
+def test_worker_refuses_a_changed_base(tiny_llama: Path, tmp_path: Path) -> None:
+    given = snapshot(tiny_llama, tmp_path, base_sha256="0" * 64)
+    (tmp_path / "snapshot.json").write_text(given.model_dump_json())
+    worker = start_worker(tmp_path)
+    out, _ = worker.communicate()
+    assert worker.returncode == 1
+    assert "not the model it was" in json.loads(out.splitlines()[-1])["message"]
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_worker_yields_and_can_be_paused_and_killed(tiny_llama: Path, tmp_path: Path) -> None:
+    long = Training(exposures=1000, batch=1, learning_rate=1e-4, top_layers=1.0, rank=4)
+    given = snapshot(tiny_llama, tmp_path, training=long)
+    (tmp_path / "snapshot.json").write_text(given.model_dump_json())
+    worker = start_worker(tmp_path)
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        if json.loads(line)["event"] == "step":
+            break
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) == 19
+    worker.send_signal(signal.SIGSTOP)
+    time.sleep(0.2)
+    worker.send_signal(signal.SIGCONT)
+    for line in worker.stdout:
+        if json.loads(line)["event"] == "step":
+            break
+    worker.kill()
+    assert worker.wait() == -signal.SIGKILL
+    worker.stdout.close()
+    assert not (tmp_path / "result.json").exists()
