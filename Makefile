@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt .ci/setup.sh
 
 models: $(MODELS)/.ready
 
-$(MODELS)/.ready: .ci/models.py $(READY)
+$(MODELS)/.ready: .ci/models.py | $(READY)
 	$(BIN)/python .ci/models.py .cache
 	@touch $@
 
