@@ -3,9 +3,7 @@
 Knows nothing else.
 """
 
-import sys
-
 from acclimate.daemon.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,7 +3,6 @@
 Knows no operation: each command is in a module of its group.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,22 +11,23 @@ import typer
 from acclimate.daemon import cli_learning, cli_setup, cli_sources, cli_talk
 from acclimate.daemon.cli_common import Commands, Json, Session, default_root
 
-_CODES = "\n\n".join(
+_CODES = "\n".join(
     (
         "Exit codes:",
         "  0 done · 1 failed · 2 wrong usage",
         "  3 the gate rejected the round (learn --wait)",
         "  4 the command needs the daemon, which is not running",
+        "",
         "The home is --home, else $ACCLIMATE_HOME, else the platform's data folder.",
+        "",
         "Example:",
-        "  acclimate init && acclimate run",
+        "$ acclimate init && acclimate run",
     )
 )
 
 app = typer.Typer(
     name="acclimate",
     cls=Commands,
-    epilog=_CODES,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -45,7 +45,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=_CODES)
 def _root(
     ctx: typer.Context,
     home: Annotated[
@@ -68,11 +68,6 @@ def _root(
     ctx.obj = Session((home or default_root()).expanduser(), as_json)
 
 
-def main() -> int:
-    """The console script. Returns only by SystemExit with a documented exit code."""
-    try:
-        app(prog_name="acclimate")
-    except BrokenPipeError:  # `acclimate history | head`
-        sys.stderr.close()
-        return 1
-    return 0
+def main() -> None:
+    """The console script. Ends with SystemExit and a documented exit code."""
+    app(prog_name="acclimate")

@@ -6,10 +6,11 @@ Knows no command.
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from acclimate.daemon.client import Client
+
+# The root of typer's usage errors has no public name.
+_UsageError: type[Any] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 
 
 class Exit(IntEnum):
@@ -80,25 +86,46 @@ def default_root() -> Path:
 
 def example(*lines: str) -> str:
     """The end of a command's help."""
-    return "\n\n".join(("Example:", *(f"  {line}" for line in lines)))
+    return "\n".join(("Example:", *(f"$ {line}" for line in lines)))
 
 
 class Commands(TyperGroup):
-    """Turns expected errors into two lines on stderr and an exit code; never a traceback."""
+    """Turns errors into two lines on stderr and an exit code; never a traceback."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        parse = partial(super().main, args, prog_name, complete_var, False, windows_expand_args)
+        if not standalone_mode:
+            return parse(**extra)
+        try:
+            code = parse(**extra)
+        except typer.Abort:
+            code = Exit.FAILED
+        except _UsageError as e:
+            code = Exit.USAGE
+            if type(e).__name__ != "NoArgsIsHelpError":  # the help is printed already
+                where = e.ctx.command_path if getattr(e, "ctx", None) else "acclimate"
+                _say(e.format_message(), f"see: {where} --help")
+        sys.exit(code or Exit.DONE)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except AcclimateError as e:
             raise _report(e, e.message, e.hint) from e
-        except BrokenPipeError:
+        except (BrokenPipeError, typer.Exit, typer.Abort, _UsageError):
             raise
         except OSError as e:
             where = f"{e.filename}: " if e.filename else ""
             raise _report(e, f"{where}{e.strerror or e}", "") from e
         except Exception as e:
-            if isinstance(e, RuntimeError) and type(e).__module__.startswith(("typer", "click")):
-                raise  # how the parser itself ends a command
             hint = "this is a mistake in Acclimate; ACCLIMATE_DEBUG=1 shows where"
             raise _report(e, f"{type(e).__name__}: {e}", hint) from e
 
@@ -107,10 +134,14 @@ def _report(error: Exception, message: str, hint: str) -> BaseException:
     """Say what happened on stderr; what to raise after it."""
     if os.environ.get("ACCLIMATE_DEBUG") == "1":
         return error
+    _say(message, hint)
+    return typer.Exit(_code(error))
+
+
+def _say(message: str, hint: str) -> None:
     print(f"acclimate: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
-    return typer.Exit(_code(error))
 
 
 def _code(error: Exception) -> Exit:

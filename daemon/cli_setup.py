@@ -129,13 +129,17 @@ def models_pull(
 def models_use(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="A model that is here.", metavar="MODEL")],
+    keep_adapters: Annotated[
+        bool,
+        typer.Option("--keep-adapters", help="Even if no adapter fits it; it answers itself then."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Answer with another base model (or embed with another embedder) from the next start on."""
     from acclimate.daemon import models as models_of
 
     s = session(ctx, as_json)
-    models_of.use(s.home(), name)
+    models_of.use(s.home(), name, keep_adapters=keep_adapters)
     s.show({"model": name}, lambda _: f"{name} is used from the next start of the daemon on")
 
 

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,21 +36,18 @@ _READ_SECONDS = 300.0  # a reply may have to wait for others
 _HEALTH_SECONDS = 5.0
 _NOT_RUNNING = "daemon_not_running"
 _KINDS: dict[str, type[AcclimateError]] = {
-    kind.__name__: kind
-    for kind in (
-        AdapterError,
-        ConfigError,
-        Detached,
-        EngineError,
-        HomeError,
-        ModelError,
-        NotFound,
-        RoundError,
-        SourceError,
-        StoreError,
-    )
+    "adapter_error": AdapterError,
+    "busy": EngineError,
+    "config_error": ConfigError,
+    "detached": Detached,
+    "engine_error": EngineError,
+    "home_error": HomeError,
+    "model_error": ModelError,
+    "not_found": NotFound,
+    "round_error": RoundError,
+    "source_error": SourceError,
+    "store_error": StoreError,
 }
-_BY_STATUS: dict[int, type[AcclimateError]] = {404: NotFound, 409: RoundError, 503: EngineError}
 
 
 class NotRunning(EngineError):
@@ -142,7 +139,7 @@ class LoopbackClient(Client):
         with _connection(), self._http.stream("POST", path, json=body) as response:
             if response.status_code >= 400:
                 raise error_of(response.status_code, response.read())
-            yield from response.iter_lines()
+            yield from _split(response.iter_bytes())
 
 
 class InProcessClient(Client):
@@ -164,7 +161,7 @@ class InProcessClient(Client):
         response = self._send("POST", path, json=dict(body))
         if response.status_code >= 400:
             raise error_of(response.status_code, response.content)
-        yield from response.content.decode().splitlines()
+        yield from _split([response.content])
 
 
 @dataclass
@@ -226,6 +223,17 @@ def _events(client: Client, body: Mapping[str, Any]) -> Generator[dict[str, Any]
             yield json.loads(data)
 
 
+def _split(blocks: Iterable[bytes]) -> Generator[str]:
+    """Lines at \\n only: str.splitlines also cuts at U+2028 and others, which JSON may hold."""
+    rest = b""
+    for block in blocks:
+        *whole, rest = (rest + block).split(b"\n")
+        for line in whole:
+            yield line.decode()
+    if rest:
+        yield rest.decode()
+
+
 @contextlib.contextmanager
 def connect(root: Path) -> Iterator[Client]:
     """A client for the home at `root`, by whichever way it can be reached.
@@ -283,8 +291,7 @@ def error_of(status: int, content: bytes) -> AcclimateError:
     hint = str(error.get("hint") or "")
     if code == "context_length_exceeded":
         return TooLong(message, hint)
-    kind = _KINDS.get(str(error.get("type"))) or _BY_STATUS.get(status, AcclimateError)
-    return kind(message, hint)
+    return _KINDS.get(str(code), AcclimateError)(message, hint)
 
 
 def _loopback(home: Home) -> LoopbackClient | None:

@@ -70,6 +70,10 @@ def merge(home: Home, version: str, known: Mapping[str, Any], destination: Path)
     for name in _PEFT:
         _check(folder / name, hashes)
     base = models.base_path(home, config.load(home))
+    if models.base_sha256(home, base) != (known.get("card") or {}).get("base_sha256"):
+        raise AdapterError(
+            f"{version} was learned on another base than {base.stem}", "acclimate models use"
+        )
     command = [sys.executable, "-m", "acclimate.adapters.merge"]
     done = subprocess.run(
         [*command, str(folder), str(base), str(destination)],

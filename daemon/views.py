@@ -84,11 +84,12 @@ def why(reply: "Reply") -> RenderableType:
     head = Text(f"answered by {reply.adapter or '?'}")
     if not reply.passages:
         return Group(head, Text("no passages: from the weights and the conversation", "dim"))
-    return Group(head, hits({"results": reply.passages}))
+    return Group(head, hits({"hits": reply.passages}))
 
 
 def hits(data: Data) -> RenderableType:
-    found = data.get("results", data.get("hits", [])) if isinstance(data, dict) else data
+    """Passages, best first."""
+    found = data["hits"]
     if not found:
         return Text("nothing was found", style="dim")
     made = table("score", "where", "text", right=["score"])
@@ -112,7 +113,8 @@ def forgotten(data: Data) -> str:
 
 
 def sources(data: Data) -> RenderableType:
-    rows = data.get("sources", data) if isinstance(data, dict) else data
+    """The watched folders."""
+    rows = data["sources"]
     if not rows:
         return Text("nothing is watched; begin with: acclimate watch add DIR", style="dim")
     made = table(
@@ -132,7 +134,8 @@ def sources(data: Data) -> RenderableType:
 
 
 def feedback(data: Data) -> RenderableType:
-    rows = data.get("feedback", data) if isinstance(data, dict) else data
+    """Ratings and corrections."""
+    rows = data["feedback"]
     if not rows:
         return Text("nothing was rated yet", style="dim")
     made = table("age", "rating", "reply", "correction")
