@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -29,6 +29,8 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = ATTENTION + MLP
 
+Precision = Literal["float32", "nf4"]
+
 
 @dataclass(frozen=True)
 class LoraShape:
@@ -40,8 +42,8 @@ class LoraShape:
     modules: tuple[str, ...] = ALL_LINEAR
 
 
-def load_base(gguf: Path) -> transformers.PreTrainedModel:
-    """The model in float32, frozen, in evaluation mode.
+def load_base(gguf: Path, precision: Precision = "float32") -> transformers.PreTrainedModel:
+    """The model, frozen, in evaluation mode; with "nf4" its linear layers take an eighth.
 
     Raises ModelError when transformers cannot read this architecture from GGUF.
     """
@@ -60,7 +62,33 @@ def load_base(gguf: Path) -> transformers.PreTrainedModel:
     model.eval()
     if not hasattr(decoder(model), "layers"):
         raise ModelError(f"{gguf.name}: no plain stack of decoder layers", "pick another model")
+    if precision == "nf4":
+        _to_nf4(decoder(model).layers)
     return model
+
+
+def _to_nf4(layers: nn.Module) -> None:
+    """Replaces every linear layer by a 4-bit NormalFloat one (QLoRA, Dettmers et al. 2023).
+
+    transformers cannot quantise while it reads a GGUF, so the layers are dequantised first and
+    then packed one by one.
+    """
+    import bitsandbytes
+
+    for name, module in list(layers.named_modules()):
+        if not isinstance(module, nn.Linear):
+            continue
+        packed = bitsandbytes.nn.Linear4bit(
+            module.in_features,
+            module.out_features,
+            bias=module.bias is not None,
+            compute_dtype=torch.float32,
+            quant_type="nf4",
+        )
+        packed.load_state_dict(module.state_dict())
+        packed.requires_grad_(False)
+        parent, _, leaf = name.rpartition(".")
+        setattr(layers.get_submodule(parent), leaf, packed.to("cpu"))
 
 
 def decoder(model: nn.Module) -> Any:

@@ -57,7 +57,8 @@ class Snapshot(_Model):
     threads: int
     base: Path
     base_sha256: str
-    architecture_cache: Path
+    precision: Literal["float32", "nf4"] = "float32"
+    anchor_cache: Path
     parent: Path | None = None
     parent_version: int | None = None
     training: Training = Training()

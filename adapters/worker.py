@@ -23,7 +23,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from acclimate.adapters import anchors as anchor_cache
+from acclimate.adapters import anchors as anchoring
 from acclimate.adapters import evaluate, export
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
@@ -136,7 +136,7 @@ class Worker:
         if sha256_file(snapshot.base) != snapshot.base_sha256:
             raise ModelError(f"{snapshot.base.name} is not the model it was", "acclimate doctor")
         self.prompt = Prompt.from_gguf(snapshot.base)
-        base = load_base(snapshot.base)
+        base = load_base(snapshot.base, snapshot.precision)
         self.phase("anchors")
         taught = self._anchors(base, "anchor_prompts", temperature=0.7, seed=1)
         general = self._anchors(base, "general_held_out", temperature=0.0, seed=2)
@@ -204,19 +204,19 @@ class Worker:
     def _anchors(
         self, base: torch.nn.Module, name: str, *, temperature: float, seed: int
     ) -> list[Anchor]:
-        prompts = anchor_cache.shipped_prompts(name)
-        key = anchor_cache.cache_key(self.snapshot.base_sha256, prompts, temperature, seed)
-        path = self.snapshot.architecture_cache / f"{name}-{key[:16]}.safetensors"
-        found = anchor_cache.load(path, key)
+        prompts = anchoring.shipped_prompts(name)
+        key = anchoring.cache_key(self.snapshot.base_sha256, prompts, temperature, seed)
+        path = self.snapshot.anchor_cache / f"{name}-{key[:16]}.safetensors"
+        found = anchoring.load(path, key)
         if found is None:
 
             def progress(done: int, total: int) -> None:
                 self.report({"event": "progress", "phase": "anchors", "done": done, "total": total})
 
-            found = anchor_cache.make(
+            found = anchoring.make(
                 base, self.prompt, prompts, temperature=temperature, seed=seed, report=progress
             )
-            anchor_cache.save(path, found, key)
+            anchoring.save(path, found, key)
         return found
 
     def _nll(self) -> dict[str, list[float]]:
@@ -270,10 +270,10 @@ class Worker:
             row = anchor.encoded
             at = row.mask.index(1)
             kept.append((row.tokens[:at], row.tokens[at:]))
-        replies = anchor_cache.generate(
+        replies = anchoring.generate(
             self.model,
             [asked for asked, _ in kept],
-            max_tokens=anchor_cache.REPLY_TOKENS,
+            max_tokens=anchoring.REPLY_TOKENS,
             end_ids=end,
         )
         base = [reply for _, reply in kept]

@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import psutil
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from acclimate.adapters.gguf_check import read_header
 from acclimate.adapters.mixture import choose
 from acclimate.adapters.snapshot import (
     CANDIDATE_DIR,
@@ -50,7 +52,9 @@ log = structlog.get_logger(__name__)
 
 # How far llama.cpp's predictions may stand from the worker's, and how much nearer to them than
 # to the base's they must be. Quantised activations alone give about 0.004 nats.
-MAX_CANARY_KL = 0.05
+MAX_CANARY_KL = {"float32": 0.05, "nf4": 0.3}
+# Above this share of the machine's memory, "auto" trains on a base packed to 4 bits.
+FLOAT32_MEMORY_SHARE = 0.4
 
 
 class LearnConfig(BaseModel):
@@ -65,6 +69,7 @@ class LearnConfig(BaseModel):
     resume_after_seconds: float = Field(default=2.0, ge=0)
     general_drift: float = Field(default=0.05, gt=0, le=1)
     general_drift_per_round: float = Field(default=0.03, gt=0, le=1)
+    base_precision: Literal["auto", "float32", "nf4"] = "auto"
     rank: int = Field(default=8, ge=1, le=256)
     exposures: int = Field(default=Training().exposures, ge=1, le=1000)
     learning_rate: float = Field(default=Training().learning_rate, gt=0, le=1)
@@ -133,7 +138,8 @@ class Rounds:
                 threads=self._config.threads or os.cpu_count() or 1,
                 base=self._base,
                 base_sha256=self._base_sha256,
-                architecture_cache=self._home.models / "anchors",
+                precision=self._precision(),
+                anchor_cache=self._home.models / "anchors",
                 parent=None if parent is None else self._home.adapter_dir(parent),
                 parent_version=parent,
                 training=Training(
@@ -157,6 +163,13 @@ class Rounds:
         except OSError as error:
             ledger.finish_round(self._db, round_id, "failed", error=str(error))
             raise RoundError(f"the round cannot start: {error}", "free some disk space") from error
+
+    def _precision(self) -> Literal["float32", "nf4"]:
+        if self._config.base_precision != "auto":
+            return self._config.base_precision
+        weights = sum(math.prod(t.shape) for t in read_header(self._base).tensors.values())
+        room = psutil.virtual_memory().total * FLOAT32_MEMORY_SHARE
+        return "float32" if weights * 4 <= room else "nf4"
 
     def current(self) -> dict[str, Any] | None:
         """Progress of the running round, None when none runs."""
@@ -216,7 +229,7 @@ class Rounds:
         gguf = candidate / ledger.ADAPTER_FILE
         self._engine.load(name, gguf)
         try:
-            served = self._check_canaries(name, result.canaries)
+            served = self._check_canaries(name, result.canaries, MAX_CANARY_KL[snapshot.precision])
             card = {
                 "version": version,
                 "round": round_id,
@@ -259,7 +272,7 @@ class Rounds:
         failpoint("publish.swapped")
         return name
 
-    def _check_canaries(self, name: str, canaries: list[Canary]) -> float:
+    def _check_canaries(self, name: str, canaries: list[Canary], limit: float) -> float:
         """Mean KL of the worker's predictions from the served ones, in nats."""
         if not canaries:
             raise AdapterError("the worker left no canaries", "run the round again")
@@ -273,7 +286,7 @@ class Rounds:
                 served += p * (logp - (float(logits[token]) - total))
                 moved += p * (logp - base)
         served, moved = served / len(canaries), moved / len(canaries)
-        if not served <= min(MAX_CANARY_KL, max(moved / 2, MAX_CANARY_KL / 10)):
+        if not served <= min(limit, max(moved / 2, limit / 10)):
             raise AdapterError(
                 f"llama.cpp serves this adapter differently from how it was measured"
                 f" (KL {served:.4f} nats; it should have moved the base by {moved:.4f})",

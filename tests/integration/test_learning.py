@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import gguf
 import llama_cpp
 import numpy as np
@@ -233,6 +234,24 @@ def test_numbers_that_are_not_finite_end_the_round(tiny_llama: Path) -> None:
     assert not export.finite(model)
 
 
+def test_four_bit_base_is_smaller_near_and_trains(tiny_llama: Path) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    plain, packed = load_base(tiny_llama), load_base(tiny_llama, "nf4")
+    weights = [m.weight for m in packed.model.layers.modules() if hasattr(m, "quant_state")]
+    assert len(weights) == 14 and all(w.dtype == torch.uint8 for w in weights)
+    kept = bitsandbytes.functional.dequantize_4bit(weights[0].data, weights[0].quant_state)
+    exact = plain.model.layers[0].self_attn.q_proj.weight
+    assert 0.01 < float((kept - exact).norm() / exact.norm()) < 0.12
+    model = add_lora(packed, LoraShape(4, 8.0, (0, 1)))
+    row = prompt.encode(
+        [{"role": "user", "content": "name?"}, {"role": "assistant", "content": "Ada."}]
+    )
+    trace = train(
+        model, Split(model, 0), [Lesson(1, [row])], [], Recipe(exposures=30, learning_rate=2e-2)
+    )
+    assert trace.rows[-1]["ce"] < trace.rows[0]["ce"] - 0.5
+
+
 def test_a_parent_of_another_shape_is_refused_by_name(tiny_llama: Path, tmp_path: Path) -> None:
     plain = load_base(tiny_llama)
     model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))
@@ -288,7 +307,7 @@ def snapshot(base: Path, folder: Path, **changes: Any) -> Snapshot:
             "threads": 1,
             "base": base,
             "base_sha256": sha256_file(base),
-            "architecture_cache": folder / "anchors",
+            "anchor_cache": folder / "anchors",
             "training": Training(
                 exposures=40, batch=2, anchor_batch=1, learning_rate=2e-2, top_layers=1.0, rank=4
             ),
