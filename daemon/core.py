@@ -212,15 +212,15 @@ class Core:
         """The latest lines that could not be used."""
         return status.quarantined(self.db, limit)
 
-    def forget(self, target: str | int) -> dict[str, Any]:
+    def forget(self, target: str) -> dict[str, Any]:
         """Take an example (by id) or documents (by path) out of buffer and index.
 
         Adapters that learned it keep it: the answer names them. Raises NotFound.
         """
-        if isinstance(target, int) or (target.isascii() and target.isdecimal()):
+        if target.isascii() and target.isdecimal():
             number = int(target)
             if not 0 < number <= _MAX_ID:
-                raise NotFound(f"there is no example {number}", "see: acclimate status")
+                raise NotFound(f"there is no example {target[:40]}", "see: acclimate status")
             return self._forgotten([], [forget_example(self.db, number)])
         try:
             documents = sources.find_documents(self.db, Path(target))

@@ -6,7 +6,7 @@ Checks what comes in and hands it to the core; knows nothing of how it is done.
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -81,7 +81,12 @@ class NewFeedback(Body):
 
 
 class Target(Body):
-    target: int | str
+    target: str = Field(min_length=1, max_length=4096)  # a path, or the id of an example
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _number(cls, target: Any) -> Any:
+        return str(target) if type(target) is int and target < 10**18 else target
 
 
 def routes(core: Core) -> list[Route]:

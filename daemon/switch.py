@@ -4,6 +4,7 @@ Knows files, hashes and names; does not know why it moves.
 """
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from acclimate.daemon import history
@@ -42,30 +43,18 @@ class Switch:
         """
         with self._moving:
             version = self._before_live() if name is None else history.version_of(name)
-            self.load(version)
-            ledger.set_live(self._db, version, "rollback")
-            return self._moved(version)
+            return self._move(version, lambda: ledger.set_live(self._db, version, "rollback"))
 
     def pin(self, name: str | None) -> dict[str, Any]:
         """Serve an adapter (None: the live one), whatever rounds give, until `unpin`."""
         with self._moving:
             version = ledger.live(self._db) if name is None else history.version_of(name)
-            self.load(version)
-            ledger.pin(self._db, version)
-            return self._moved(version)
+            return self._move(version, lambda: ledger.pin(self._db, version))
 
     def unpin(self) -> dict[str, Any]:
         """Let accepted rounds become live again."""
         ledger.unpin(self._db)
         return {"live": history.name_of(ledger.live(self._db)), "pinned": False}
-
-    def follow(self) -> str:
-        """Make the engine serve what the ledger says, as after a start; the name of it."""
-        with self._moving:
-            version = ledger.live(self._db)
-            self.load(version)
-            self._moved(version)
-            return history.name_of(version)
 
     def provide(self, engine: Engine, model: str) -> str:
         """The engine's name for a request's `model`, with its adapter in memory.
@@ -115,10 +104,22 @@ class Switch:
         for name in spare[: max(0, len(spare) - MAX_LOADED + 1)]:
             engine.unload(name)
 
-    def _moved(self, version: int | None) -> dict[str, Any]:
+    def _move(self, version: int | None, record: Callable[[], None]) -> dict[str, Any]:
+        self.load(version)
+        live, pinned = ledger.live(self._db), ledger.pinned(self._db)
+        record()
+        try:
+            self._serve(version)
+        except AcclimateError:
+            ledger.set_live(self._db, live, "repair")
+            if not pinned:
+                ledger.unpin(self._db)
+            raise
+        return {"live": history.name_of(version), "pinned": ledger.pinned(self._db)}
+
+    def _serve(self, version: int | None) -> None:
         if self._engine is not None:
             self._engine.set_live(None if version is None else version_name(version))
-        return {"live": history.name_of(version), "pinned": ledger.pinned(self._db)}
 
     def _before_live(self) -> int | None:
         live = ledger.live(self._db)

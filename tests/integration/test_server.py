@@ -1,0 +1,439 @@
+"""The whole HTTP side on a tiny random model, over a real socket, with OpenAI's own client."""
+
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from acclimate.adapters.prompt import Prompt
+from acclimate.daemon.config import Config
+from acclimate.daemon.core import Core
+from acclimate.daemon.engine import Engine
+from acclimate.daemon.retrieve import RetrievalConfig
+from acclimate.daemon.server import create_app, unguarded
+from acclimate.store import buffer, conversations, ledger
+from acclimate.store.db import Db
+from acclimate.store.errors import EngineError
+from acclimate.store.files import Home, sha256_file
+from acclimate.store.index import Index
+from acclimate.store.ingest import add_bytes
+
+TOKEN = "t" * 43
+CONTEXT = 1024
+QUESTION = [{"role": "user", "content": "Where is the clarinet?"}]
+NOTE = "The clarinet is at Ruth's."
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
+# The random model likes to end early; with this bias on its end tokens it goes on.
+ENDLESS = {"0": -100, "1": -100, "2": -100}
+
+
+class Served:
+    """A core with an engine, and the socket that it answers on."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.home = Home.create(folder / "home")
+        self.db = Db(self.home.db)
+        self.engine = Engine(model, context_tokens=CONTEXT, threads=1)
+        self.engine.start()
+        self.core = Core(
+            self.home,
+            Config(retrieval=RetrievalConfig(enabled=False)),
+            self.db,
+            Index(self.db, self.home.index),
+            engine=self.engine,
+            prompt=Prompt.from_gguf(model),
+            base_sha256=sha256_file(model),
+        )
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self.port = int(listener.getsockname()[1])
+        app = create_app(self.core, token=TOKEN, port=self.port)
+        self.server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+        )
+        self.thread = threading.Thread(target=self.server.run, args=([listener],))
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False
+        )
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key=TOKEN, max_retries=0)
+        wait_until(lambda: self.server.started)
+
+    def close(self) -> None:
+        self.openai.close()
+        self.http.close()
+        self.server.should_exit = True
+        self.thread.join()
+        self.engine.stop()
+        self.db.close()
+
+    def ask(self, **body: Any) -> httpx.Response:
+        return self.http.post(
+            "/v1/chat/completions", json={"messages": QUESTION, "max_tokens": 8, **body}
+        )
+
+
+@pytest.fixture(scope="module")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, tiny_adapter: Callable[..., Path]
+) -> Iterator[Served]:
+    served = Served(tmp_path_factory.mktemp("server"), tiny_llama)
+    for version in (1, 2, 3, 4):
+        round_id = ledger.start_round(served.db, None, version, [])
+        folder = served.home.adapter_dir(version)
+        folder.mkdir()
+        file = folder / ledger.ADAPTER_FILE
+        shutil.copy(tiny_adapter(version), file)
+        card = {"base_sha256": "another" if version == 3 else sha256_file(tiny_llama)}
+        ledger.publish(served.db, round_id, version, None, sha256_file(file), 1.0, card, [])
+    ledger.set_live(served.db, None, "rollback")
+    yield served
+    served.close()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail("it did not happen in time")
+        time.sleep(0.01)
+
+
+def test_a_reply_in_openais_shape(served: Served) -> None:
+    reply = served.openai.chat.completions.create(
+        model="live", messages=QUESTION, max_completion_tokens=8, extra_body={"logit_bias": ENDLESS}
+    )
+    assert reply.object == "chat.completion"
+    assert reply.model == "base", "the answer says who gave it"
+    assert reply.choices[0].finish_reason == "length"
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens == 8
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + 8
+    about = reply.model_extra["acclimate"]
+    assert about["adapter"] == "base" and about["passages"] == []
+    kept = conversations.get_message(served.db, about["message_id"])
+    assert kept.content == reply.choices[0].message.content
+    assert kept.conversation_id == about["conversation_id"]
+
+
+def test_a_stream_gives_the_same_text_in_pieces(served: Served) -> None:
+    options: dict[str, Any] = {"messages": QUESTION, "max_tokens": 12, "logit_bias": ENDLESS}
+    whole = served.openai.chat.completions.create(model="live", **options)
+    for counted in (False, True):
+        more = {"stream_options": {"include_usage": True}} if counted else {}
+        chunks = list(
+            served.openai.chat.completions.create(model="live", stream=True, **options, **more)
+        )
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        assert text == whole.choices[0].message.content
+        reasons = [c.choices[0].finish_reason for c in chunks if c.choices]
+        assert [reason for reason in reasons if reason] == ["length"]
+        assert [bool(c.model_extra.get("acclimate")) for c in chunks].index(True) == len(chunks) - 1
+        assert (chunks[-1].usage is not None) is counted
+        if chunks[-1].usage is not None:
+            assert chunks[-1].usage.completion_tokens == 12
+
+
+def test_the_stream_ends_as_openais_does(served: Served) -> None:
+    lines = served.ask(stream=True).text.split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    assert json.loads(lines[-3].removeprefix("data: "))["acclimate"]["message_id"]
+
+
+def test_stop_seed_and_logprobs(served: Served) -> None:
+    free = served.ask(max_tokens=30, logit_bias=ENDLESS).json()["choices"][0]["message"]["content"]
+    stop = free[3:5]
+    stopped = served.ask(max_tokens=30, logit_bias=ENDLESS, stop=stop).json()["choices"][0]
+    assert stopped["finish_reason"] == "stop"
+    assert stopped["message"]["content"] == free[: free.index(stop)]
+    drawn = [served.ask(temperature=1.5, seed=7).json()["choices"][0]["message"] for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    found = served.ask(logit_bias=ENDLESS, logprobs=True, top_logprobs=2).json()["choices"][0]
+    entries = found["logprobs"]["content"]
+    assert len(entries) == 8
+    assert all(e["logprob"] <= 0 and len(e["top_logprobs"]) == 2 for e in entries)
+    text = b"".join(bytes(e["bytes"]) for e in entries).decode(errors="replace")
+    assert text == found["message"]["content"]
+
+
+def test_every_adapter_can_be_asked_by_name(served: Served) -> None:
+    listed = [model.id for model in served.openai.models.list()]
+    assert listed == ["live", "base", "v0004", "v0003", "v0002", "v0001"]
+    assert served.openai.models.retrieve("v0001").id == "v0001"
+    said = {}
+    for name in ("base", "v0001", "v0002", "acclimate"):
+        answer = served.ask(model=name, logit_bias=ENDLESS).json()
+        said[name] = answer["choices"][0]["message"]["content"]
+        assert answer["acclimate"]["adapter"] == ("base" if name == "acclimate" else name)
+    assert said["acclimate"] == said["base"]
+    assert len({said["base"], said["v0001"], said["v0002"]}) == 3
+
+
+def test_rollback_and_pin_move_engine_and_ledger_together(served: Served) -> None:
+    def live(path: str, body: dict[str, Any]) -> str:
+        now = served.http.post(f"/v1/adapters/{path}", json=body).json()["live"]
+        assert served.ask().json()["model"] == now == served.http.get("/health").json()["live"]
+        return str(now)
+
+    assert live("live", {"version": "v0002"}) == "v0002"
+    assert live("live", {}) == "base"
+    assert live("pin", {"version": "v0001"}) == "v0001"
+    assert served.http.delete("/v1/adapters/pin").json()["pinned"] is False
+    assert live("live", {"version": "base"}) == "base"
+
+
+def test_an_adapter_of_another_base_is_refused_and_live_stays(served: Served) -> None:
+    for response in (
+        served.http.post("/v1/adapters/live", json={"version": "v0003"}),
+        served.ask(model="v0003"),
+    ):
+        assert response.status_code == 409
+        assert "another base" in response.json()["error"]["message"]
+    assert ledger.live(served.db) is None
+    assert served.engine.live == "base"
+
+
+def test_a_damaged_adapter_is_refused_before_it_is_loaded(served: Served) -> None:
+    file = served.home.adapter_dir(4) / ledger.ADAPTER_FILE
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    response = served.http.post("/v1/adapters/live", json={"version": "v0004"})
+    assert response.status_code == 409
+    assert "damaged" in response.json()["error"]["message"]
+    assert served.engine.live == "base"
+    file.write_bytes(whole)
+    assert served.ask(model="v0004").json()["model"] == "v0004"
+
+
+def test_a_swap_that_the_engine_refuses_is_taken_back(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_name: str | None) -> None:
+        raise EngineError("no memory for a context")
+
+    monkeypatch.setattr(served.engine, "set_live", refuse)
+    for path in ("live", "pin"):
+        response = served.http.post(f"/v1/adapters/{path}", json={"version": "v0001"})
+        assert response.status_code == 503
+        assert (ledger.live(served.db), ledger.pinned(served.db)) == (None, False)
+
+
+def test_answers_go_on_while_the_drive_is_away(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.db, "_attached", lambda: False)
+    answer = served.ask()
+    assert answer.status_code == 200
+    assert answer.json()["acclimate"]["message_id"] is None
+    assert "not kept" in answer.json()["acclimate"]["warnings"][0]
+    moved = served.http.post("/v1/adapters/live", json={"version": "v0001"})
+    assert (moved.status_code, moved.json()["error"]["code"]) == (503, "detached")
+    assert served.engine.live == "base"
+
+
+def test_passages_reach_the_prompt_and_replies_teach_nothing(served: Served) -> None:
+    if not served.http.get("/v1/search", params={"query": "clarinet"}).json()["hits"]:
+        add_bytes(served.db, "music.md", NOTE.encode())
+    before = buffer.counts(served.db), len(served.core.index.pending(1000))
+    plain, found = served.ask().json(), served.ask(retrieval=True).json()
+    assert plain["acclimate"]["passages"] == []
+    passage = found["acclimate"]["passages"][0]
+    assert (passage["path"], passage["text"]) == ("music.md", NOTE)
+    assert (passage["start_line"], passage["end_line"]) == (1, 1)
+    more = found["usage"]["prompt_tokens"] - plain["usage"]["prompt_tokens"]
+    assert more > len(NOTE) // 4
+    kept = conversations.get_message(served.db, found["acclimate"]["message_id"])
+    assert kept.passages[0]["path"] == "music.md"
+    asked = conversations.messages(served.db, kept.conversation_id)[0]
+    assert asked.content == QUESTION[0]["content"], "the passages are no part of what was said"
+    assert (buffer.counts(served.db), len(served.core.index.pending(1000))) == before
+
+
+def test_passages_give_way_where_the_conversation_fills_the_context(served: Served) -> None:
+    add_bytes(served.db, "bees.md", b"hives " * 150)
+    text = "hives " + "x" * (CONTEXT - 300)
+    found = served.ask(messages=[{"role": "user", "content": text}], retrieval=True)
+    assert found.status_code == 200
+    assert found.json()["acclimate"]["passages"] == []
+
+
+def test_a_conversation_goes_on_under_its_id(served: Served) -> None:
+    first = served.ask().json()
+    conversation = first["acclimate"]["conversation_id"]
+    said = [*QUESTION, first["choices"][0]["message"], {"role": "user", "content": "And now?"}]
+    messages = [{"role": m["role"], "content": m["content"]} for m in said]
+    second = served.ask(messages=messages, conversation=conversation).json()
+    assert second["acclimate"]["conversation_id"] == conversation
+    assert len(conversations.messages(served.db, conversation)) == 4
+    unkept = served.ask(store=False).json()["acclimate"]
+    assert unkept["message_id"] is None
+
+
+def test_content_may_come_in_parts(served: Served) -> None:
+    parts = [{"type": "text", "text": "Where is "}, {"type": "text", "text": "the clarinet?"}]
+    asked = [{"role": "user", "content": parts}]
+    kept = served.ask(messages=asked).json()["acclimate"]["conversation_id"]
+    assert conversations.messages(served.db, kept)[0].content == QUESTION[0]["content"]
+
+
+def test_errors_are_those_that_openais_client_knows(served: Served) -> None:
+    def ask(**options: Any) -> Any:
+        body = {"model": "live", "messages": QUESTION, **options}
+        return served.openai.chat.completions.create(**body)
+
+    with pytest.raises(openai.NotFoundError) as missing:
+        ask(model="gpt-4o")
+    assert missing.value.code == "not_found"
+    with pytest.raises(openai.BadRequestError) as long:
+        ask(messages=[{"role": "user", "content": "long " * CONTEXT}])
+    assert long.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError) as stream:
+        ask(messages=[{"role": "user", "content": "long " * CONTEXT}], stream=True)
+    assert stream.value.param == "messages"
+    stranger = openai.OpenAI(base_url=f"{served.url}/v1", api_key="wrong", max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content",
+        ),
+        ({"messages": [{"role": "user", "content": [1]}]}, "messages.0.content"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 2_000_000}]}, "messages.0.content"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 1e9}, "max_tokens"),
+        ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": 1e9}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 2}, "top_p"),
+        ({"top_k": -5}, "top_k"),
+        ({"frequency_penalty": 1e9}, "frequency_penalty"),
+        ({"repeat_penalty": 0}, "repeat_penalty"),
+        ({"seed": 10**30}, "seed"),
+        ({"stop": [""]}, "stop"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop": {"a": 1}}, "stop"),
+        ({"n": 2}, "n"),
+        ({"logit_bias": {"3": 1e9}}, "logit_bias"),
+        ({"logit_bias": {"-3": 1}}, "logit_bias"),
+        ({"top_logprobs": 3}, None),
+        ({"logprobs": True, "top_logprobs": 99}, "top_logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"conversation": "../../x"}, "conversation"),
+        ({"model": ""}, "model"),
+    ],
+)
+def test_hostile_parameters_are_named(
+    served: Served, body: dict[str, Any], param: str | None
+) -> None:
+    response = served.ask(**body)
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
+        b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}',
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"messages": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+        b'{"logit_bias": {"3": ' + b"9" * 50_000 + b'}, "messages": []}',
+        b'{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"999999": 1}}',
+    ],
+)
+def test_hostile_json_is_refused(served: Served, raw: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = served.http.post("/v1/chat/completions", content=raw, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"]
+
+
+def test_a_client_that_leaves_ends_its_reply(served: Served) -> None:
+    def cancelled() -> int:
+        return int(served.engine.stats()["cancelled"])
+
+    body = {"messages": QUESTION, "max_tokens": 900, "logit_bias": ENDLESS}
+    before = cancelled()
+    with served.http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as reply:
+        lines = reply.iter_lines()
+        for _ in range(6):
+            next(lines)
+    wait_until(lambda: cancelled() == before + 1 and not served.engine.busy)
+    with pytest.raises(httpx.ReadTimeout):
+        served.http.post("/v1/chat/completions", json=body, timeout=0.05)
+    wait_until(lambda: cancelled() == before + 2 and not served.engine.busy)
+
+
+def routes_of(core: Core) -> list[tuple[str, str]]:
+    """Every method and path of the app, with something in place of parameters."""
+    return [
+        (method, re.sub(r"\{\w+(:int)?\}", "1", route.path))
+        for route in unguarded(core).routes
+        for method in sorted(route.methods)  # type: ignore[attr-defined]
+    ]
+
+
+def test_the_guard_stands_before_every_route(served: Served) -> None:
+    asked = routes_of(served.core)
+    assert len(asked) > 25
+    assert ("POST", "/v1/adapters/live") in asked
+    wrong: list[tuple[dict[str, str], int, str]] = [
+        ({"Host": "evil.com"}, 403, "host_not_allowed"),
+        ({"Host": f"localhost.evil.com:{served.port}"}, 403, "host_not_allowed"),
+        ({"Origin": "https://evil.com"}, 403, "origin_not_allowed"),
+        ({"Origin": "null"}, 403, "origin_not_allowed"),
+    ]
+    with httpx.Client(base_url=served.url, trust_env=False) as stranger:
+        for method, path in asked:
+            for headers, status, code in wrong:
+                response = served.http.request(method, path, headers=headers)
+                assert response.status_code == status, (method, path, headers)
+                if method != "HEAD":
+                    assert response.json()["error"]["code"] == code
+            expected = 200 if path == "/health" else 401
+            assert stranger.request(method, path).status_code == expected, (method, path)
+            if method == "POST":
+                text = served.http.post(path, content=b"{}", headers={"Content-Type": "text/plain"})
+                assert text.status_code == 415, path
+
+
+def test_no_answer_has_a_cors_header(served: Served) -> None:
+    for path in ("/health", "/v1/models", "/v1/status", "/metrics", "/nothing"):
+        headers = served.http.get(path, headers={"Origin": served.url}).headers
+        assert not [name for name in headers if name.startswith("access-control")]
+
+
+def test_status_and_metrics_while_it_serves(served: Served) -> None:
+    found = served.http.get("/v1/status").json()
+    assert found["daemon"]["running"] and found["daemon"]["port"] == served.port
+    assert found["daemon"]["memory_bytes"] > 10**6
+    assert found["engine"]["live"] == "base"
+    assert "acclimate_engine_generated_tokens_total" in served.http.get("/metrics").text
