@@ -1,0 +1,181 @@
+"""Commands on a real home while no daemon runs: the same routes, in the command's own process."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from acclimate.daemon import cli
+from acclimate.daemon.cli_common import Exit
+from acclimate.daemon.lock import HomeLock
+from acclimate.store import ledger
+from acclimate.store.db import Db
+from acclimate.store.files import Home, sha256_file
+
+NOTE = "# Piano\n\nThe pitch raise for the Petrof is on Friday.\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("ACCLIMATE_DEBUG", raising=False)
+    monkeypatch.setenv("ACCLIMATE_HOME", str(tmp_path / "home"))
+    return Home.create(tmp_path / "home")
+
+
+def call(*words: str, stdin: str | None = None, code: int = 0) -> Any:
+    result = CliRunner().invoke(cli.app, list(words), input=stdin, prog_name="acclimate")
+    assert result.exit_code == code, result.output
+    return result
+
+
+def data(*words: str, code: int = 0) -> Any:
+    return json.loads(call(*words, "--json", code=code).stdout)
+
+
+def test_sources_and_files(home: Home, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    added = call("watch", "add", str(notes), "--ignore", "old/**")
+    assert "watching" in added.stdout and "acclimate run" in added.stdout
+    assert data("watch", "list")["sources"][0]["ignore"] == ["old/**"]
+    assert str(notes) in call("watch", "list").stdout
+    call("watch", "add", str(home.root), code=1)
+    call("watch", "remove", str(notes))
+    call("watch", "remove", str(notes), code=1)
+    assert data("watch", "list") == {"sources": []}
+
+
+def test_add_search_forget(home: Home, tmp_path: Path) -> None:
+    note, chat = tmp_path / "piano.md", tmp_path / "log.jsonl"
+    note.write_text(NOTE)
+    turn = {"instruction": "Who tunes the Petrof?", "output": "Ines does."}
+    chat.write_text(json.dumps(turn) + "\nno json\n")
+    assert "1 chunks" in call("add", str(note)).stdout
+    said = call("add", str(chat)).stdout
+    assert "1 examples" in said and "line 2:" in said
+    assert "piano.md:" in call("search", "pitch raise").stdout
+    status = data("status")
+    assert status["examples"]["pending"] == 1 and status["daemon"]["running"] is False
+    assert "log.jsonl:2" in call("status").stdout
+    assert "forgotten" in call("forget", str(note)).stdout
+    assert "pitch" not in call("search", "pitch raise").stdout
+    call("forget", str(note), code=1)
+    call("add", "-", stdin="a line that was piped in")
+    assert "piped" in call("search", "piped").stdout
+
+
+@pytest.mark.parametrize("words", [("ask", "hm?"), ("chat",), ("learn",), ("learn", "--wait")])
+def test_what_needs_the_daemon_is_4(home: Home, words: tuple[str, ...]) -> None:
+    result = call(*words, code=Exit.NOT_RUNNING)
+    assert result.stderr.splitlines() == [
+        "acclimate: the daemon is not running",
+        "hint: start it with: acclimate run",
+    ]
+
+
+def publish(home: Home, adapter: Path, version: int, parent: int | None) -> None:
+    """An adapter as a round would leave it; its PEFT files are stand-ins."""
+    db = Db(home.db)
+    round_id = ledger.start_round(db, parent, version, [])
+    folder = home.adapter_dir(version)
+    folder.mkdir()
+    shutil.copy(adapter, folder / "adapter.gguf")
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    files = {path.name: sha256_file(path) for path in folder.iterdir()}
+    measures = {"wordings": {"n": 4, "before": 2.0, "after": 0.5}}
+    ledger.publish(
+        db,
+        round_id,
+        version,
+        parent,
+        files["adapter.gguf"],
+        1.0,
+        {"files": files},
+        [],
+        measures=measures,
+    )
+    db.close()
+
+
+@pytest.fixture
+def taught(home: Home, tiny_adapter: Callable[..., Path]) -> Home:
+    publish(home, tiny_adapter(1), 1, None)
+    publish(home, tiny_adapter(2), 2, 1)
+    return home
+
+
+def test_history_rollback_pin(taught: Home) -> None:
+    text = call("history").stdout
+    assert "live: v0002" in text and "2.00 → 0.50" in text
+    assert "v0002 ← v0001 ← base" in call("show", "live").stdout
+    assert "v0001 → v0002" in call("diff", "v0001", "live").stdout
+    call("show", "v0009", code=1)
+    assert "live is now v0001" in call("rollback").stdout
+    assert "live is now base" in call("rollback").stdout
+    call("rollback", code=1)
+    assert "live is now v0002" in call("rollback", "v0002").stdout
+    call("pin", "v0001")
+    assert "live: v0001 (pinned)" in call("history").stdout
+    call("unpin")
+    assert data("history")["pinned"] is False
+
+
+def test_export(taught: Home, tmp_path: Path) -> None:
+    peft, gguf = tmp_path / "peft", tmp_path / "me.gguf"
+    call("export", "v0001", str(peft), "--to", "peft")
+    assert sorted(path.name for path in peft.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    call("export", "live", str(gguf), "--to", "gguf")
+    assert sha256_file(gguf) == sha256_file(taught.adapter_dir(2) / "adapter.gguf")
+    assert "exists already" in call("export", "v0001", str(gguf), "--to", "gguf", code=1).stderr
+    (taught.adapter_dir(1) / "adapter_model.safetensors").write_bytes(b"changed")
+    refused = call("export", "v0001", str(tmp_path / "bad"), "--to", "peft", code=1)
+    assert "not the file that was published" in refused.stderr
+    assert not (tmp_path / "bad").exists()
+    assert not list(tmp_path.glob(".tmp-*"))
+    call("export", "v0001", str(tmp_path / "no" / "folder"), "--to", "gguf", code=1)
+
+
+def test_feedback_without_a_reply(home: Home) -> None:
+    assert "no reply yet" in call("feedback", "good", code=1).stderr
+    assert data("feedback", "list") == {"feedback": []}
+    call("feedback", "edit", " ", code=2)
+
+
+def test_two_commands_wait_for_each_other(home: Home) -> None:
+    lock = HomeLock(home)
+    lock.acquire()
+    release = threading.Timer(0.6, lock.release)
+    began = time.monotonic()
+    release.start()
+    environment = {**os.environ, "ACCLIMATE_HOME": str(home.root)}
+    command = [sys.executable, "-m", "acclimate.daemon", "history", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    release.join()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["adapters"] == []
+    assert time.monotonic() - began > 0.5
+
+
+def test_home_of_the_option_counts_before_the_environment(home: Home, tmp_path: Path) -> None:
+    other = Home.create(tmp_path / "other")
+    found = json.loads(call("--home", str(other.root), "status", "--json").stdout)
+    assert found["home"]["path"] == str(other.root)
+
+
+def test_broken_config_names_the_key(home: Home) -> None:
+    home.config.write_text("[server]\nprot = 1\n")
+    said = call("status", code=1).stderr
+    assert "server.prot" in said and "hint: did you mean port?" in said
