@@ -79,10 +79,11 @@ class Daemon:
             self._write_run_file()
             log.info("ready", port=self.port, live=self.engine.live)
             self.notifier.ready(f"serving {self.engine.live} on port {self.port}")
-            server.run(sockets=[listener])
-            log.info("stopping")
-            self.notifier.stopping()
-            self.stopping.set()
+            try:
+                server.run(sockets=[listener])
+            finally:  # uvicorn raises the signal again once it has shut down
+                log.info("stopping")
+                self.notifier.stopping()
         return 0
 
     def _open(self, stack: contextlib.ExitStack) -> None:
