@@ -3,6 +3,8 @@
 Knows who does each of these, and how to show it.
 """
 
+import os
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acclimate.daemon.cli_common import Exit, Json, Session, example, session
+from acclimate.daemon.cli_common import Exit, Json, Session, default_root, example, session
 from acclimate.store.errors import ModelError
 from acclimate.store.files import Home, atomic_write
 
@@ -236,10 +238,9 @@ def program() -> list[str]:
 
 
 def _command(s: Session) -> str:
-    """How the person calls us for this home."""
-    from acclimate.daemon.cli_common import default_root
-
-    return "acclimate" if s.root == default_root() else f"acclimate --home {s.root}"
+    """How the person calls us for this home, from the shell that they are in."""
+    usual = Path(os.environ.get("ACCLIMATE_HOME") or default_root()).expanduser()
+    return "acclimate" if s.root == usual else f"acclimate --home {shlex.quote(str(s.root))}"
 
 
 def _service_text(done: Any, verb: str) -> str:

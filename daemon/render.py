@@ -11,7 +11,6 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
@@ -110,7 +109,7 @@ class BytesProgress:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            DownloadColumn(),
+            TextColumn("{task.fields[size]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -128,9 +127,12 @@ class BytesProgress:
         self._bar.stop()
 
     def update(self, stage: str, done: int, total: int) -> None:
-        """`total` 0: not known."""
+        """`total` 0: not known; 1: a step that has no bytes to count."""
+        size = "" if total == 1 else f"{done / 1e6:.0f} MB"
+        if total > 1:
+            size = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"
         if stage not in self._tasks:
-            self._tasks[stage] = self._bar.add_task(stage, total=total or None)
+            self._tasks[stage] = self._bar.add_task(stage, total=total or None, size=size)
             if not self._console.is_terminal:
                 self._console.print(stage, markup=False)
-        self._bar.update(self._tasks[stage], completed=done, total=total or None)
+        self._bar.update(self._tasks[stage], completed=done, total=total or None, size=size)

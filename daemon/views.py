@@ -183,11 +183,14 @@ def portable(data: Data) -> str:
     return escape("\n".join([*lines, f"start it with: {Path(data['folder']) / 'acclimate'} run"]))
 
 
-def welcome(root: Path, command: str) -> str:
-    return escape(
-        f"your home is {root}\n\n"
-        f"  {command} watch add ~/notes          what to read\n"
-        f"  {command} watch add ~/chats --kind chat\n"
-        f"  {command} run                        start (or: {command} service install)\n"
-        f"  {command} chat                       talk"
-    )
+def welcome(root: Path, command: str) -> RenderableType:
+    """What to do after `init`."""
+    steps = table("next", "")
+    for words, what in (
+        ("watch add ~/notes", "what to read"),
+        ("watch add ~/chats --kind chat", "what to learn from"),
+        ("run", "start it; or for good: service install"),
+        ("chat", "talk"),
+    ):
+        steps.add_row(f"  {cell(command)} {words}", f"[dim]{what}[/]")
+    return Group(Text(f"your home is {root}"), steps)

@@ -179,3 +179,59 @@ def test_broken_config_names_the_key(home: Home) -> None:
     home.config.write_text("[server]\nprot = 1\n")
     said = call("status", code=1).stderr
     assert "server.prot" in said and "hint: did you mean port?" in said
+
+
+def test_init_again_is_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pulled = []
+
+    def pull(home: Home, name: str, progress: Any, folder: Path | None = None) -> Path:
+        progress(f"unpacking {name}", 5, 10)
+        progress(f"trying {name}", 0, 1)
+        pulled.append((name, folder))
+        return home.models / name
+
+    monkeypatch.setattr("acclimate.daemon.models.pull", pull)
+    monkeypatch.setenv("ACCLIMATE_HOME", str(tmp_path / "new"))
+    first = call("init", "--models", str(tmp_path))
+    assert "acclimate watch add" in first.stdout and "unpacking" in first.stderr
+    config = tmp_path / "new" / "config.toml"
+    assert "# port = 7077" in config.read_text()
+    config.write_text("[server]\nport = 7078\n")
+    assert data("init")["home"] == str(tmp_path / "new")
+    assert config.read_text() == "[server]\nport = 7078\n"
+    assert [folder for _, folder in pulled] == [tmp_path, tmp_path, None, None]
+    assert len({name for name, _ in pulled}) == 2
+    call("models", "pull", code=0)
+    assert len(pulled) == 6
+
+
+def test_models_and_doctor_name_what_is_missing(home: Home) -> None:
+    assert "not pulled" in call("models", "list").stdout
+    assert "acclimate models pull" in call("models", "use", "other", code=1).stderr
+    findings = data("doctor", code=1)
+    assert any(f["level"] == "error" and "models pull" in f["hint"] for f in findings)
+    assert "✗" in call("doctor", code=1).stdout
+
+
+def test_run_without_models_says_so(home: Home) -> None:
+    home.config.write_text("[server]\nport = 17099\n")
+    environment = {**os.environ, "ACCLIMATE_HOME": str(home.root)}
+    command = [sys.executable, "-m", "acclimate.daemon", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert "acclimate models pull" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_service_dry_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acclimate.daemon.service._HIDDEN_BY_PRIVATE_TMP", ())
+    said = call("service", "install", "--dry-run", "--no-start").stdout
+    assert "would write" in said and str(home.root) in said
+    assert "would remove" in call("service", "uninstall", "--dry-run").stdout
+    assert data("service", "install", "--dry-run")["commands"]
+
+
+def test_portable(home: Home, tmp_path: Path) -> None:
+    made = call("portable", str(tmp_path / "stick"), "--no-program")
+    assert str(tmp_path / "stick" / "acclimate") in made.stdout
+    assert (tmp_path / "stick" / "home" / "portable").exists()
+    call("portable", str(tmp_path / "stick"), "--no-program", code=1)
