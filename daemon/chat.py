@@ -215,6 +215,7 @@ def lines(history: Path) -> Lines:
         history=FileHistory(str(history)),
         completer=WordCompleter(commands, sentence=True),
         complete_while_typing=False,
+        reserve_space_for_menu=0,  # or every prompt pushes the reply eight lines up
     )
     return lambda: prompt.prompt("› ")
 

@@ -189,13 +189,14 @@ class Reply:
     def _read(self, event: dict[str, Any]) -> Generator[str]:
         if "error" in event:
             raise error_of(500, json.dumps(event).encode())
+        # Every event names it, so that it is known of a reply that was stopped, too.
+        self.adapter = event.get("model", self.adapter)
         for choice in event.get("choices") or []:
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             if piece := (choice.get("delta") or {}).get("content"):
                 self.text += piece
                 yield piece
         if about := event.get("acclimate"):
-            self.adapter = about.get("adapter", self.adapter)
             self.passages = about.get("passages") or self.passages
             self.message_id = about.get("message_id", self.message_id)
             self.conversation_id = about.get("conversation_id", self.conversation_id)

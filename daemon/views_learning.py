@@ -253,7 +253,10 @@ def _daemon(daemon: Data) -> Text:
 
 def _round(data: Data) -> str:
     if running := data.get("round"):
-        steps = f" {running['step']}/{running['steps']}" if running.get("steps") else ""
+        done, total = running.get("step"), running.get("steps")
+        if running["phase"] != "train":
+            done, total = running.get("done"), running.get("total")
+        steps = f" {done}/{total}" if total else ""
         paused = ", paused" if running.get("paused") else ""
         return f"{running['round']} runs: {running['phase']}{steps}{paused}"
     last = data.get("last_round")

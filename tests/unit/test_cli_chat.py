@@ -49,7 +49,7 @@ class Spoken(Reply):
             self.text += part
             yield part
         self.adapter, self.message_id, self.conversation_id = "v0001", "m1", "c1"
-        self.passages = [PASSAGE]
+        self.passages, self.finish_reason = [PASSAGE], "stop"
 
 
 def conversation(*replies: Any, terminal: bool = False, **options: Any) -> Any:
@@ -123,8 +123,8 @@ def test_commands() -> None:
 
 def test_ctrl_c_stops_the_reply_and_keeps_what_came() -> None:
     chat = conversation(("Half", KeyboardInterrupt()), "Whole.")
-    text = run(chat, "long?", KeyboardInterrupt(), "/good", "next")
-    assert "stopped" in text and "was not kept" in text
+    text = run(chat, "long?", KeyboardInterrupt(), "/good", "/why", "next")
+    assert "stopped" in text and "was not kept" in text and "before it said" in text
     assert [m["content"] for m in chat.messages] == ["long?", "Half", "next", "Whole."]
 
 

@@ -51,7 +51,7 @@ def app_of(events: list[bytes], status: int = 200) -> Any:
 
 def event(delta: str = "", **more: Any) -> bytes:
     choices = [{"delta": {"content": delta}, "finish_reason": more.pop("finish", None)}]
-    data = json.dumps({"choices": choices, **more}, ensure_ascii=False)
+    data = json.dumps({"model": "v0001", "choices": choices, **more}, ensure_ascii=False)
     return f"data: {data}\n\n".encode()
 
 
