@@ -28,7 +28,7 @@ $(MODELS)/.ready: .ci/models.py | $(READY)
 	@touch $@
 
 demo: $(READY) models
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py --models '$(CURDIR)/$(MODELS)'
 
 test: $(READY) models
 	ACCLIMATE_TEST_MODELS='$(CURDIR)/$(MODELS)' $(BIN)/python -m pytest --durations=15
