@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tomlkit
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from acclimate.daemon import config
@@ -155,6 +156,7 @@ scalars = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.te
 names = st.sampled_from(["server", "engine", "watch", "port", "threads", "ignore"]) | st.text()
 
 
+@hypothesis_settings(deadline=None)
 @given(st.dictionaries(names, scalars | st.lists(scalars) | st.dictionaries(names, scalars)))
 def test_any_toml_is_settings_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, settings: dict[str, Any]
