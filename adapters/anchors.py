@@ -57,9 +57,7 @@ def generate(
         part = order[start : start + batch]
         width = max(len(prompts[i]) for i in part)
         tokens = torch.tensor([[0] * (width - len(prompts[i])) + list(prompts[i]) for i in part])
-        seen = torch.tensor(
-            [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in part]
-        )
+        seen = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in part])
         position = (seen.cumsum(-1) - 1).clamp_min(0)
         past = None
         alive = [True] * len(part)

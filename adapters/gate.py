@@ -51,9 +51,7 @@ class Measures:
 
     def summary(self) -> dict[str, Any]:
         """Means for people and for `card.json`; nothing that identifies an example."""
-        out: dict[str, Any] = {
-            k: v for k, v in asdict(self).items() if not isinstance(v, list)
-        }
+        out: dict[str, Any] = {k: v for k, v in asdict(self).items() if not isinstance(v, list)}
         for name in ("wordings", "unseen", "general_parent", "general_base"):
             pairs: list[tuple[float, float]] = getattr(self, name)
             if pairs:
@@ -167,7 +165,9 @@ def gate(measures: Measures, limits: Limits | None = None) -> Verdict:
                 f"NLL {fmean(rise):+.4f}, upper bound {bound:+.4f} (below {limit:+.3f})",
             )
     before, after = measures.stops
-    check("stops", after >= before - lim.max_lost_stops, f"{after:.0%} of replies (base {before:.0%})")
+    check(
+        "stops", after >= before - lim.max_lost_stops, f"{after:.0%} of replies (base {before:.0%})"
+    )
     before, after = measures.repeating
     check(
         "repeats",

@@ -36,7 +36,7 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         if operator == "**" or not all(isinstance(side, int) for side in (left, right)):
             size = max((s for s in (left, right) if isinstance(s, int)), default=0)
             if operator == "**" or size > MAX_REPEAT:
-                raise jinja2.sandbox.SecurityError(f"{operator} is limited in chat templates")
+                raise jinja2.exceptions.SecurityError(f"{operator} is limited in chat templates")
         return super().call_binop(context, operator, left, right)
 
 
@@ -54,7 +54,9 @@ def _template(source: str) -> jinja2.Template:
     try:
         return sandbox.from_string(source)
     except jinja2.TemplateError as error:
-        raise ModelError(f"chat template does not parse: {error}", "use another model file") from None
+        raise ModelError(
+            f"chat template does not parse: {error}", "use another model file"
+        ) from None
 
 
 # A plain ChatML template, for GGUF files that carry none.
@@ -151,9 +153,7 @@ class Prompt:
         data = text.encode("utf-8")
         room = len(data) + 8
         buffer = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(
-            self._vocab, data, len(data), buffer, room, False, special
-        )
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, False, special)
         if count < 0:  # cannot happen with a token for every byte, but the API allows it
             raise ModelError("text cannot be tokenised", "shorten the input")
         return list(buffer[:count])

@@ -44,7 +44,9 @@ class Lesson:
     example_id: int
     wordings: list[Encoded]
     weight: float = 1.0
-    every: int = 1  # is seen in every n-th epoch only; what is rehearsed needs less than what is new
+    every: int = (
+        1  # is seen in every n-th epoch only; what is rehearsed needs less than what is new
+    )
 
 
 @dataclass
@@ -113,7 +115,7 @@ def train(
         batch = cache.batch(indices)
         weight = torch.tensor([lessons[i].weight for i in picked])[batch.owner]
         ce = (completion_nll(batch.logits(split), batch.target) * weight).sum() / weight.sum()
-        ce.backward()  # type: ignore[no-untyped-call]
+        ce.backward()
         kl_value = 0.0
         if anchor_cache is not None and recipe.kl_weight > 0:
             if len(anchor_order) < recipe.anchor_batch:

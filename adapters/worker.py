@@ -236,7 +236,7 @@ class Worker:
         """Gates the candidate at full scale, then at smaller ones where that may help."""
         limits = Limits(**self.snapshot.limits)
         finite = export.finite(self.model)
-        first: tuple[Verdict, Measures] | None = None
+        tried: list[tuple[Verdict, Measures]] = []
         for scale in SCALES:
             _scale(self.model, scale)
             after = self._nll()
@@ -255,12 +255,12 @@ class Worker:
                 refusals=refusals,
             )
             verdict = gate(measures, limits)
-            first = first or (verdict, measures)
+            tried.append((verdict, measures))
             if verdict.accepted:
                 return verdict, measures
             if any(not c.passed and c.name not in SCALABLE for c in verdict.checks):
                 break
-        return first
+        return tried[0]  # its reasons are the plain ones
 
     def _behaviour(self) -> tuple[tuple[float, float], tuple[float, float], tuple[int, int]]:
         """Stops, loops and refusals on general prompts: base and candidate."""
@@ -285,14 +285,10 @@ class Worker:
         return (stops[0], stops[1]), (looping[0], looping[1]), (len(declined), still)
 
     def _canary_prompts(self, material: Material) -> list[list[int]]:
-        general = [
-            a.encoded.tokens[: a.encoded.mask.index(1)] for a in self.general[:3]
-        ]
+        general = [a.encoded.tokens[: a.encoded.mask.index(1)] for a in self.general[:3]]
         return material.prompts[:5] + general
 
-    def _canaries(
-        self, prompts: Sequence[Sequence[int]], base_next: torch.Tensor
-    ) -> list[Canary]:
+    def _canaries(self, prompts: Sequence[Sequence[int]], base_next: torch.Tensor) -> list[Canary]:
         logp = evaluate.next_logp(self.split, prompts)
         top = logp.topk(CANARY_TOP_K, dim=-1)
         return [

@@ -32,6 +32,7 @@ from acclimate.daemon.notify import Notifier
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.rounds import Rounds
 from acclimate.daemon.server import create_app
+from acclimate.daemon.switch import Switch
 from acclimate.daemon.token import load_or_create_token
 from acclimate.daemon.watch import Watcher
 from acclimate.store import buffer, ledger, sources
@@ -108,13 +109,16 @@ class Daemon:
         self.engine.start(warm=ledger.live(self.db) is None)
         stack.callback(self.engine.stop)
         self.prompt = Prompt.from_gguf(base)
+        self.switch = Switch(home, self.db, self.engine, self.base_sha256)
         self._load_live()
         self.embedder = Embedder(models.embedder_path(home, config), mmap=not home.portable)
         stack.callback(self.embedder.close)
         self.index = Index(self.db, home.index, embedder=config.models.embedder)
         stack.callback(self._flush_index)
         self.retriever = Retriever(self.db, self.index, self.embedder, config.retrieval)
-        self.rounds = Rounds(home, self.db, config.learn, self.engine, base, self.base_sha256)
+        self.rounds = Rounds(
+            home, self.db, config.learn, self.engine, self.switch, base, self.base_sha256
+        )
         stack.callback(self.rounds.stop)
         self.schedule = schedule.Schedule(
             config.schedule, self._conditions, lambda reason: self.rounds.start(reason)
@@ -131,6 +135,7 @@ class Daemon:
             rounds=self.rounds,
             schedule=self.schedule,
             on_sources=self._sources_changed,
+            switch=self.switch,
         )
 
     def _load_live(self) -> None:
@@ -142,8 +147,7 @@ class Daemon:
             try:
                 if ledger.begin_load(self.db, version) > 1:
                     raise AcclimateError(f"{name} ended the daemon when it was loaded last time")
-                path = self.home.adapter_dir(version) / ledger.ADAPTER_FILE
-                self.engine.load(name, path, adapter.scale)
+                self.switch.load(version)
                 self.engine.set_live(name)
             except AcclimateError as error:
                 log.error("adapter_not_served", adapter=name, error=error.message)
@@ -329,5 +333,3 @@ def open_core(home: Home, config: Config) -> Iterator[Core]:
                 )
         finally:
             db.close()
-
-

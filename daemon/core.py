@@ -50,7 +50,6 @@ class Core:
 
     `engine`, `prompt`, `rounds` and `schedule` are None where no daemon runs; what needs them
     raises NotRunning. `on_sources` hears of every source that was added, removed or given a text.
-    `base_sha256` is the hash of the model that the engine serves.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Core:
         rounds: RoundsLike | None = None,
         schedule: Schedule | None = None,
         on_sources: Callable[[Source], None] = lambda _source: None,
-        base_sha256: str | None = None,
+        switch: Switch | None = None,
     ) -> None:
         self.home = home
         self.config = config
@@ -79,7 +78,7 @@ class Core:
         self.schedule = schedule
         self.port: int | None = None  # once it is served
         self._on_sources = on_sources
-        self.switch = Switch(home, db, engine, base_sha256)
+        self.switch = switch or Switch(home, db, engine)
         self.started = time.monotonic()
 
     @property

@@ -33,6 +33,7 @@ from acclimate.adapters.snapshot import (
     Training,
 )
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, ledger
 from acclimate.store.buffer import Example
 from acclimate.store.db import Db
@@ -80,12 +81,20 @@ class Rounds:
     """At most one round at a time. All methods may be called from any thread."""
 
     def __init__(
-        self, home: Home, db: Db, config: LearnConfig, engine: Engine, base: Path, base_sha256: str
+        self,
+        home: Home,
+        db: Db,
+        config: LearnConfig,
+        engine: Engine,
+        switch: Switch,
+        base: Path,
+        base_sha256: str,
     ) -> None:
         self._home = home
         self._db = db
         self._config = config
         self._engine = engine
+        self._switch = switch
         self._base = base
         self._base_sha256 = base_sha256
         self._lock = threading.Lock()
@@ -248,7 +257,9 @@ class Rounds:
             final = self._home.adapter_dir(version)
             publish_folder(temporary, final)
             failpoint("publish.renamed")
-            try:
+            taught = [e.id for e in snapshot.new if str(e.id) not in result.card["skipped"]]
+
+            def record() -> None:
                 ledger.publish(
                     self._db,
                     round_id,
@@ -257,18 +268,22 @@ class Rounds:
                     result.files[ledger.ADAPTER_FILE],
                     1.0,
                     card,
-                    [e.id for e in snapshot.new if str(e.id) not in result.card["skipped"]],
+                    taught,
                     [e.id for e in snapshot.held_out],
+                    result.measures,
+                    result.reasons,
                 )
+                failpoint("publish.committed")
+
+            try:
+                self._switch.accept(version, record)
             except BaseException:
-                remove_tree(final)
+                if version not in {a.version for a in ledger.adapters(self._db)}:
+                    remove_tree(final)
                 raise
         except BaseException:
             self._engine.unload(name)
             raise
-        failpoint("publish.committed")
-        if ledger.live(self._db) == version:
-            self._engine.set_live(name)
         failpoint("publish.swapped")
         return name
 

@@ -174,6 +174,6 @@ class Schedule:
         if self._config.cron:
             return CronTrigger.from_crontab(self._config.cron)
         minutes = self._config.every_minutes
-        return IntervalTrigger(seconds=round(minutes * 60), jitter=min(60, int(minutes * 6)) or None)
-
-
+        return IntervalTrigger(
+            seconds=round(minutes * 60), jitter=min(60, int(minutes * 6)) or None
+        )

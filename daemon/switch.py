@@ -56,6 +56,13 @@ class Switch:
         ledger.unpin(self._db)
         return {"live": history.name_of(ledger.live(self._db)), "pinned": False}
 
+    def accept(self, version: int, record: Callable[[], None]) -> None:
+        """Record a round's adapter, which is in memory already; serve it unless one is pinned."""
+        with self._moving:
+            record()
+            if ledger.live(self._db) == version:
+                self._serve(version)
+
     def provide(self, engine: Engine, model: str) -> str:
         """The engine's name for a request's `model`, with its adapter in memory.
 

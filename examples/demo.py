@@ -100,7 +100,9 @@ class Daemon:
         )
         return str(reply["choices"][0]["message"]["content"])
 
-    def stream(self, question: str, model: str, *, retrieval: bool, tokens: int = 64) -> Iterator[str]:
+    def stream(
+        self, question: str, model: str, *, retrieval: bool, tokens: int = 64
+    ) -> Iterator[str]:
         """The pieces of one reply, as they come."""
         body = {
             "model": model,
@@ -192,8 +194,11 @@ def examine(
     from concurrent.futures import ThreadPoolExecutor
 
     with Progress(
-        TextColumn(f"  {label}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-        console=console, transient=True,
+        TextColumn(f"  {label}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        console=console,
+        transient=True,
     ) as bar:
         task = bar.add_task(label, total=len(questions))
 
@@ -307,7 +312,9 @@ def learn(daemon: Daemon) -> dict[str, Any]:
             )
             time.sleep(0.3)
     if found["state"] != "accepted":
-        raise Failed(f"the round was {found['state']}: {found.get('reasons') or found.get('error')}")
+        raise Failed(
+            f"the round was {found['state']}: {found.get('reasons') or found.get('error')}"
+        )
     return dict(found)
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from acclimate.store.chats import Exchange
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+from acclimate.store.chats import Exchange
 
 MAX_CHARS = 1000
 # The splitter's time grows with the square of its input: it gets this much at once.

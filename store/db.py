@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlite_utils
+
 from acclimate.store import migrations
 from acclimate.store.errors import Detached, StoreError
 from acclimate.store.files import failpoint, fsync_dir

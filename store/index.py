@@ -15,9 +15,10 @@ from typing import Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
+
 from acclimate.store.db import Db, ids
 from acclimate.store.files import TEMP_PREFIX, failpoint, fsync_dir, fsync_file, sha256_file
-from numpy.typing import NDArray
 
 DIMENSIONS = 384
 # Reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009, with their constant.

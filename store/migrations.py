@@ -6,8 +6,9 @@ Knows tables, not what they are used for.
 import sqlite3
 from typing import Any
 
-from acclimate.store.errors import StoreError
 from sqlite_utils import Migrations
+
+from acclimate.store.errors import StoreError
 
 # AUTOINCREMENT everywhere that an id leaves the table (vectors, lineage): a deleted row's id must
 # never name another one. Times are unix seconds and only shown; order comes from ids.

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from pathspec import GitIgnoreSpec
+
 from acclimate.store.extract import MAX_DEPTH, Missing, Refused, open_below, read_file
 from acclimate.store.files import MARKER
-from pathspec import GitIgnoreSpec
 
 MAX_IGNORE_BYTES = 100_000
 DEFAULT_IGNORE = ("*~", "*.tmp", "*.part", "*.swp", "~$*", "#*#", "__pycache__/", "node_modules/")

@@ -235,3 +235,17 @@ def test_portable(home: Home, tmp_path: Path) -> None:
     assert str(tmp_path / "stick" / "acclimate") in made.stdout
     assert (tmp_path / "stick" / "home" / "portable").exists()
     call("portable", str(tmp_path / "stick"), "--no-program", code=1)
+
+
+def test_merging_needs_the_base_it_was_learned_on(
+    taught: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("export", "v0001", str(tmp_path / "merged"), "--to", "merged")
+    assert "acclimate models pull" in call(*words, code=1).stderr
+    monkeypatch.setattr("acclimate.daemon.models.base_sha256", lambda *_: "another")
+    assert "learned on another base" in call(*words, code=1).stderr
+    # The card of this adapter names no base; the child finds that the weights are none.
+    monkeypatch.setattr("acclimate.daemon.models.base_sha256", lambda *_: None)
+    said = call(*words, code=1).stderr
+    assert "v0001 cannot be merged" in said and "hint: " in said
+    assert not (tmp_path / "merged").exists()

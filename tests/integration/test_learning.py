@@ -17,7 +17,14 @@ import numpy as np
 import pytest
 import torch
 from acclimate.adapters import anchors, evaluate, export
-from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, common_prefix, load_base
+from acclimate.adapters.base import (
+    Activations,
+    LoraShape,
+    Split,
+    add_lora,
+    common_prefix,
+    load_base,
+)
 from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
 from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
@@ -206,9 +213,7 @@ def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> Non
         model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))
         split = Split(model, 0)
         rows = [
-            prompt.encode(
-                [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
-            )
+            prompt.encode([{"role": "user", "content": q}, {"role": "assistant", "content": a}])
             for q, a in (("name?", "Ada."), ("town?", "Rye."), ("dog?", "Bess."))
         ]
         before = evaluate.sequence_nll(split, Activations(split, rows))

@@ -21,6 +21,7 @@ from acclimate.daemon.core import Core
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.server import create_app, unguarded
+from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, conversations, ledger
 from acclimate.store.db import Db
 from acclimate.store.errors import EngineError
@@ -52,7 +53,7 @@ class Served:
             Index(self.db, self.home.index),
             engine=self.engine,
             prompt=Prompt.from_gguf(model),
-            base_sha256=sha256_file(model),
+            switch=Switch(self.home, self.db, self.engine, sha256_file(model)),
         )
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
