@@ -202,7 +202,7 @@ def _expand(question: str) -> str:
 
 
 def embedded(question: str) -> str | None:
-    """The question as a subordinate clause: "Where do I live?" → "where I live"; None if unclear."""
+    """The question as a clause: "Where do I live?" → "where I live"; None where it is unclear."""
     text = _expand(question).strip().rstrip("?.! ")
     match = re.match(rf"^({_WH}\b.*?)\s+(do|does|did)\s+({_SUBJECT})\s+([a-z]+)\b(.*)$", text, re.I)
     if match:

@@ -16,6 +16,7 @@ import llama_cpp
 import numpy as np
 import pytest
 import torch
+
 from acclimate.adapters import anchors, evaluate, export
 from acclimate.adapters.base import (
     Activations,
