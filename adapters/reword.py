@@ -18,13 +18,13 @@ _PAST = dict(
         "be:was become:became begin:began break:broke bring:brought build:built buy:bought "
         "catch:caught choose:chose come:came cost:cost cut:cut do:did drink:drank drive:drove "
         "eat:ate fall:fell feel:felt find:found fly:flew forget:forgot get:got give:gave go:went "
-        "grow:grew have:had hear:heard hide:hid hit:hit hold:held keep:kept know:knew learn:learned "
-        "leave:left lend:lent let:let lose:lost make:made mean:meant meet:met pay:paid put:put "
+        "grow:grew have:had hear:heard hide:hid hit:hit hold:held keep:kept know:knew leave:left "
+        "lend:lent let:let lose:lost make:made mean:meant meet:met pay:paid put:put "
         "read:read ride:rode ring:rang run:ran say:said see:saw sell:sold send:sent set:set "
         "shut:shut sing:sang sit:sat sleep:slept speak:spoke spend:spent stand:stood swim:swam "
         "take:took teach:taught tell:told think:thought throw:threw understand:understood "
         "wake:woke wear:wore win:won write:wrote"
-    ).split()  # noqa: SIM905
+    ).split()
 )
 _AUX = "am|is|are|was|were|can|could|will|would|should|must|may|might|have|has|had"
 _SUBJECT = (
@@ -45,7 +45,7 @@ _WRAPPERS = (
 _STOP = frozenset(
     "a an the is are was were am be been do does did of to in on at for with by it that this "
     "have has had will would can could should i me my mine we our us you your what which who "
-    "whom when where why how 's s there".split()  # noqa: SIM905
+    "whom when where why how 's s there".split()
 )
 
 

@@ -96,16 +96,8 @@ class Daemon:
             log.warning("reconciled", what=line)
         base = models.base_path(home, config)
         self.base_sha256 = models.base_sha256(home, base)
-        engine = config.engine
-        self.engine = Engine(
-            base,
-            context_tokens=engine.context_tokens,
-            sequences=engine.sequences,
-            threads=engine.threads or None,
-            max_contexts=engine.max_contexts,
-            # A page of a mapped file on a drive that was pulled out ends the process (SIGBUS).
-            mmap=not home.portable,
-        )
+        # A page of a mapped file on a drive that was pulled out ends the process (SIGBUS).
+        self.engine = Engine(base, **config.engine.arguments(), mmap=not home.portable)
         self.engine.start(warm=ledger.live(self.db) is None)
         stack.callback(self.engine.stop)
         self.prompt = Prompt.from_gguf(base)

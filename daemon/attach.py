@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+
 from acclimate.store.files import Home
 
 log = structlog.get_logger(__name__)

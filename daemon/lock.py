@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+from filelock import FileLock, Timeout
+
 from acclimate.store.errors import Detached, HomeError
 from acclimate.store.files import Home
-from filelock import FileLock, Timeout
 
 _NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK})
 _UNFINISHED_SECONDS = 5.0  # between the creation of a lock file and its first line

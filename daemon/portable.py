@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
+
 from acclimate.daemon.attach import mount_of
 from acclimate.daemon.bundle import program_files
 from acclimate.daemon.launcher import write_launcher

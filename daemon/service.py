@@ -15,10 +15,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_config_path
+
 from acclimate.daemon.token import load_or_create_token
 from acclimate.store.errors import AcclimateError
 from acclimate.store.files import Home, atomic_write
-from platformdirs import user_config_path
 
 UNIT = "acclimate.service"
 LABEL = "acclimate.daemon"

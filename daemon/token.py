@@ -9,9 +9,10 @@ import secrets
 import stat
 from pathlib import Path
 
+from platformdirs import user_state_path
+
 from acclimate.store.errors import Detached, HomeError
 from acclimate.store.files import TEMP_PREFIX, Home, fsync_dir
-from platformdirs import user_state_path
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
 

@@ -15,6 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver, ObservedWatch
+
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError
 from acclimate.store.extract import MAX_FILE_BYTES
@@ -22,10 +27,6 @@ from acclimate.store.ingest import IngestResult, ingest_file
 from acclimate.store.scan import ScanReport, scan
 from acclimate.store.sources import Source
 from acclimate.store.walk import DEFAULT_IGNORE, Ignore, check_patterns
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver, ObservedWatch
 
 log = structlog.get_logger(__name__)
 

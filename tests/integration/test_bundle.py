@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from acclimate.daemon.bundle import PACKAGES, program_files
 
 

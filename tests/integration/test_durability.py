@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from acclimate.store import files, ledger, sources
 from acclimate.store.db import Db
 from acclimate.store.index import Index

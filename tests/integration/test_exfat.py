@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from acclimate.daemon.attach import Attachment
 from acclimate.daemon.lock import HomeLock
 from acclimate.daemon.portable import make_portable

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
 from acclimate.store import forget, ingest, sources
 from acclimate.store.db import Db
 from acclimate.store.index import Index, fts_query
 from acclimate.store.scan import scan
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 NOTES = {
     "garden.md": "Leeks and beans grow behind the shed.",

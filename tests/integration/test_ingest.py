@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from acclimate.store import buffer, forget, ingest, sources, walk
 from acclimate.store.db import Db
 from acclimate.store.errors import NotFound, SourceError

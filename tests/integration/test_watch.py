@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+
 from acclimate.daemon import watch
 from acclimate.daemon.watch import WatchConfig, Watcher
 from acclimate.store import sources
@@ -17,7 +19,6 @@ from acclimate.store.db import Db
 from acclimate.store.files import Home
 from acclimate.store.ingest import IngestResult
 from acclimate.store.scan import ScanReport
-from pydantic import ValidationError
 
 SETTINGS = WatchConfig(settle_seconds=0.05)
 

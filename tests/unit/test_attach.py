@@ -5,6 +5,7 @@ import queue
 from pathlib import Path
 
 import pytest
+
 from acclimate.daemon import attach
 from acclimate.daemon.attach import Attachment, mount_of
 from acclimate.store.files import Home

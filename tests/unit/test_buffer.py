@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from acclimate.store import buffer
 from acclimate.store.chats import Exchange
 from acclimate.store.db import Db

@@ -3,6 +3,9 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from acclimate.store.chats import (
     MAX_CONTEXT_MESSAGES,
     MAX_LINE_BYTES,
@@ -10,8 +13,6 @@ from acclimate.store.chats import (
     canonical,
     parse_chat,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 USER = {"role": "user", "content": "Where do I live?"}
 REPLY = {"role": "assistant", "content": "In Ghent."}

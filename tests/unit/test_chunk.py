@@ -1,10 +1,11 @@
 """Text to chunks with true line numbers."""
 
 import pytest
-from acclimate.store.chats import Exchange
-from acclimate.store.chunk import MAX_CHARS, chunk_exchanges, chunk_text
 from hypothesis import given
 from hypothesis import strategies as st
+
+from acclimate.store.chats import Exchange
+from acclimate.store.chunk import MAX_CHARS, chunk_exchanges, chunk_text
 
 NOTE = "# Garden\n\n" + "\n\n".join(
     f"## Bed {n}\n\nIn bed {n} grow {'leeks and beans. ' * 12}" for n in range(9)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from acclimate.store import conversations as talk
 from acclimate.store.db import Db
 from acclimate.store.errors import NotFound

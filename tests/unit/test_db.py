@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlite_utils
+
 from acclimate.store.db import Db
 from acclimate.store.errors import Detached, StoreError
 

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from acclimate.store.extract import Missing, Refused, decode, read_file
 
 

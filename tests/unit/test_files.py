@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from acclimate.store import files
 from acclimate.store.errors import HomeError, StoreError
 

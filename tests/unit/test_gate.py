@@ -4,9 +4,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from acclimate.adapters.gate import Limits, Measures, gate, t_quantile, upper_bound
 from hypothesis import given
 from hypothesis import strategies as st
+
+from acclimate.adapters.gate import Limits, Measures, gate, t_quantile, upper_bound
 
 GOOD = Measures(
     scale=1.0,

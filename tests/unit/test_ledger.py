@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from acclimate.store import files, ledger
 from acclimate.store.db import Db
 from acclimate.store.errors import Detached, NotFound, RoundError, StoreError

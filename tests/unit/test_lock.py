@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from acclimate.daemon import lock as lock_module
 from acclimate.daemon.lock import HomeLock, Owner
 from acclimate.store.errors import Detached, HomeError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+
 from acclimate.daemon import log
 
 

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from acclimate.daemon import portable
 from acclimate.daemon.portable import Portable, make_portable
 from acclimate.store.db import Db

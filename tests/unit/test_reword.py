@@ -3,11 +3,12 @@
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from acclimate.adapters.mixture import choose, is_fact
 from acclimate.adapters.reword import asks_personally, embedded, reword, thesaurus
 from acclimate.adapters.snapshot import Taught
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def taught(number: int, question: str, reply: str = "It is Truffle.") -> Taught:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from acclimate.daemon import service
 from acclimate.daemon.service import ServiceError, render_launchd, render_systemd
 from acclimate.store.files import Home

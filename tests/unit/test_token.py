@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from acclimate.daemon import token as token_module
 from acclimate.daemon.token import host_token_path, load_or_create_token
 from acclimate.store.errors import Detached, HomeError
