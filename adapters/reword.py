@@ -120,104 +120,282 @@ def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+# A question's shape, and other ways to ask the same. `{0}` … are the pattern's groups; a form
+# with an empty group is left out. Order: the likeliest ways first.
+_SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (  # a name
+        r"what (?:is|was|are) (?P<owner>.+?)['’]s? (?:first |full )?names?",
+        _NAMES := (
+            "What is {owner} called?",
+            "What is the name of {owner}?",
+            "How is {owner} called?",
+            "Tell me the name of {owner}.",
+            "What name does {owner} have?",
+            "Which name did I give {owner}?",
+            "What do I call {owner}?",
+            "Name {owner}.",
+            "What is {owner}'s name?",
+        ),
+    ),
+    (r"what (?:is|was|are) the names? of (?P<owner>.+)", _NAMES),
+    (r"(?:what|how) (?:is|was|are) (?P<owner>.+?) called", _NAMES),
+    (r"(?:what|how) do (?:I|we) call (?P<owner>.+)", _NAMES),
+    (r"what did (?:I|we) (?:call|name) (?P<owner>.+)", _NAMES),
+    (r"what (?:is|was) my (?P<thing>[\w -]+?) called", ("What's the name of the {thing} I own?",)),
+    (  # a person with a role
+        r"who (?P<be>is|was) (?P<whose>my|our) (?P<role>.+)",
+        (
+            "What is the name of {whose} {role}?",
+            "What is {whose} {role} called?",
+            "Which {role} do I go to?",
+            "Which {role} do I have?",
+            "Tell me who {whose} {role} is.",
+            "Name {whose} {role}.",
+            "{whose} {role} {be} who?",
+        ),
+    ),
+    (  # a favourite
+        r"(?:what|which|who) (?:is|are) (?:my|our) favou?rite (?P<thing>.+)",
+        _FAVOURITES := (
+            "Which {thing} do I like best?",
+            "What {thing} do I love most?",
+            "Which {thing} do I prefer?",
+            "What kind of {thing} do I like the most?",
+            "Which {thing} is my favourite?",
+            "What is my favourite {thing}?",
+            "The {thing} that I enjoy most, which one is it?",
+            "What {thing} do I like better than all others?",
+        ),
+    ),
+    (r"(?:what|which) (?P<thing>.+?) do I (?:like best|love most|prefer|like most)", _FAVOURITES),
+    (  # work
+        r"what (?P<do>do|does) (?P<who>I|my [\w -]+?) do for (?:a living|work)",
+        (
+            "What is {whose} job?",
+            "What is {whose} profession?",
+            "What work {do} {who} do?",
+            "What kind of work {do} {who} do?",
+            "What is {whose} occupation?",
+            "What {do} {who} work as?",
+            "Which job {do} {who} have?",
+        ),
+    ),
+    (
+        r"what (?:is|was) (?P<whose>my(?: [\w-]+['’]s)?) (?:job|profession|occupation|work)",
+        (
+            "What is {whose} occupation?",
+            "What is {whose} profession?",
+            "What is {whose} job?",
+            "Tell me {whose} job.",
+            "Which profession is {whose} own?",
+        ),
+    ),
+    (  # a birthday
+        r"when (?:is|was) my birthday",
+        _BORN := (
+            "When was I born?",
+            "On what date was I born?",
+            "What is my date of birth?",
+            "Which day is my birthday?",
+            "On which day do I celebrate my birthday?",
+            "When do I have my birthday?",
+        ),
+    ),
+    (r"when was I born", _BORN),
+    (  # a date or time
+        r"(?:when|on what day|on which day|on what date) (?P<be>is|was|are) (?P<thing>.+)",
+        (
+            "On which day {be} {thing}?",
+            "What date {be} {thing}?",
+            "What day {be} {thing} on?",
+            "At what time {be} {thing}?",
+            "Which day {be} it that we have {thing}?",
+        ),
+    ),
+    (
+        r"(?:when|what time|at what time) (?P<do>do|does|did) (?P<who>SUBJECTS) (?P<rest>.+)",
+        (
+            "At what time {do} {who} {rest}?",
+            "What time {do} {who} {rest}?",
+            "On which day {do} {who} {rest}?",
+            "From when on {do} {who} {rest}?",
+            "At which hour {do} {who} {rest}?",
+            "What is the time when {who} {form}?",
+        ),
+    ),
+    (r"when does my (?P<thing>.+?) (?:start|begin)", ("At what time do I start my {thing}?",)),
+    (  # a place
+        r"where (?P<do>do|does|did) (?P<who>SUBJECTS) (?P<rest>.+)",
+        (
+            "In which place {do} {who} {rest}?",
+            "What is the place where {who} {form}?",
+            "At what place {do} {who} {rest}?",
+            "Whereabouts {do} {who} {rest}?",
+            "Which place is it where {who} {form}?",
+            "Where is it that {who} {form}?",
+        ),
+    ),
+    (
+        r"where (?P<be>is|are|was|were) (?P<thing>(?:my|our|the) .+)",
+        (
+            "In which place {be} {thing}?",
+            "What is the place of {thing}?",
+            "Where can I find {thing}?",
+            "At what place {be} {thing}?",
+            "Whereabouts {be} {thing}?",
+        ),
+    ),
+    (
+        r"(?:where|in which town|in what town|which town) do I live(?: in)?",
+        (
+            "Which town is my home in?",
+            "In what place is my home?",
+            "Where is my home?",
+            "What is the name of the place where I live?",
+            "What town do I live in?",
+        ),
+    ),
+    (
+        r"where did (?P<who>my [\w-]+) and I meet",
+        (
+            "Where did I meet {who}?",
+            "Where did I first meet {who}?",
+            "At what place did I get to know {who}?",
+        ),
+    ),
+    (  # something that somebody else has
+        r"(?:which|what) (?P<noun>[\w -]+?) does (?P<who>my [\w-]+) (?P<rest>.+)",
+        (
+            "What is the name of {who}'s {noun}?",
+            "What is {who}'s {noun} called?",
+            "What is {who}'s {noun}?",
+            "Which is the {noun} that {who} {form}?",
+            "Tell me {who}'s {noun}.",
+        ),
+    ),
+    (  # something that I do something with
+        r"(?:which|what) (?P<noun>.+?) (?P<do>do|did) (?P<who>I|we) (?P<rest>.+)",
+        (
+            "What is the {noun} that {who} {form}?",
+            "Which is the {noun} {who} {form}?",
+            "What is {whose} {noun}?",
+            "Which {noun} is {own}?",
+            "Tell me which {noun} {who} {form}.",
+            "Name the {noun} {who} {form}.",
+            "What is the name of the {noun} {who} {form}?",
+            "What {noun} is it that {who} {form}?",
+            "What kind of {noun} {do} {who} {rest}?",
+        ),
+    ),
+    (
+        r"(?:which|what) (?P<noun>.+?) am I (?P<verb>\w+)ing(?P<rest>.*)",
+        (
+            "What {noun} is it that I am {verb}ing{rest}?",
+            "Which is the {noun} I am {verb}ing{rest}?",
+            "What is the {noun} that I'm {verb}ing{rest}?",
+            "Name the {noun} I am {verb}ing{rest}.",
+        ),
+    ),
+    (  # being something
+        r"what am I allergic to",
+        (
+            "What is my allergy?",
+            "Which thing gives me an allergic reaction?",
+            "Which food am I allergic to?",
+            "What must I not eat because of my allergy?",
+        ),
+    ),
+    (
+        r"what am I (?P<how>afraid of|scared of)",
+        ("What is my fear?", "What scares me?", "Which thing frightens me?"),
+    ),
+    (
+        r"what am I (?P<rest>.+)",
+        ("What is it that I am {rest}?", "Which thing am I {rest}?", "Tell me what I'm {rest}."),
+    ),
+    (r"how tall am I", ("What is my height?", "What height am I?", "How high do I stand?")),
+    (r"how old am I", ("What is my age?", "Which age am I?", "What age have I reached?")),
+    (
+        r"how many (?P<things>.+?) (?P<do>do|did|does) (?P<who>SUBJECTS) (?P<rest>.+)",
+        (
+            "What number of {things} {do} {who} {rest}?",
+            "Exactly how many {things} {do} {who} {rest}?",
+            "What is the number of {things} that {who} {form}?",
+            "{who} {form} how many {things}?",
+        ),
+    ),
+    (
+        r"how (?P<do>do|did) (?P<who>I|we) (?P<rest>.+)",
+        (
+            "In what way {do} {who} {rest}?",
+            "What is the way in which {who} {form}?",
+            "How is it that {who} {form}?",
+            "What way {do} {who} {rest}?",
+        ),
+    ),
+    (
+        r"who (?P<rest>(?!is\b|are\b|was\b|were\b|do\b|does\b|did\b|am\b).+)",
+        (
+            "Which person {rest}?",
+            "What is the name of the person who {rest}?",
+            "Who is it that {rest}?",
+            "Whose name is it: who {rest}?",
+        ),
+    ),
+    (
+        r"what (?P<be>is|was) (?P<whose>my|our) first (?P<thing>.+)",
+        (
+            "Which {thing} did I have first?",
+            "What {thing} {be} {whose} first?",
+            "What {thing} did I own before all others?",
+        ),
+    ),
+    (  # anything that is mine
+        r"(?:what|which) (?P<be>is|are|was|were) (?P<thing>(?:my|our|the) .+)",
+        (
+            "Tell me {thing}.",
+            "Which one {be} {thing}?",
+            "What {be} {thing} again?",
+            "Name {thing}.",
+            "{thing}: which one {be} it?",
+            "Which {be} {thing}?",
+        ),
+    ),
+    (
+        r"what (?P<do>do|does|did) (?P<who>SUBJECTS) (?P<rest>.+)",
+        (
+            "Which thing {do} {who} {rest}?",
+            "What is it that {who} {form}?",
+            "What is the thing that {who} {form}?",
+        ),
+    ),
+)
+
+
 def _pattern_forms(question: str) -> list[str]:
-    """True rewordings of the commonest question types."""
+    """True rewordings of the commonest question types, the likeliest first."""
     text = _expand(question).strip().rstrip("?.! ")
     out: list[str] = []
-
-    def add(*forms: str) -> None:
-        out.extend(_upper(re.sub(r"\s+", " ", form).strip()) for form in forms)
-
-    if m := re.match(r"^what (?:is|was|are) (.+?)['’]s? (?:first |full )?names?$", text, re.I):
-        owner = m[1]
-        add(
-            f"What is {owner} called?",
-            f"What is the name of {owner}?",
-            f"How is {owner} called?",
-            f"Tell me the name of {owner}.",
-            f"Who is {owner}?",
-            f"Which name does {owner} have?",
-        )
-    if m := re.match(r"^what (?:is|was|are) the names? of (.+)$", text, re.I):
-        thing = m[1]
-        add(
-            f"What is {thing} called?",
-            f"How is {thing} called?",
-            f"Tell me {thing}'s name.",
-            f"Which name does {thing} have?",
-            f"What name did I give {thing}?" if thing.lower().startswith("my") else "",
-        )
-    if m := re.match(r"^what do (?:I|we) call (.+)$", text, re.I):
-        add(
-            f"What is the name of {m[1]}?",
-            f"What is {m[1]} called?",
-            f"What name did I give {m[1]}?",
-            f"Tell me {m[1]}'s name.",
-        )
-    if m := re.match(r"^(?:what|which|who) (is|are|was|were) ((?:my|our|the) .+)$", text, re.I):
-        be, thing = m[1].lower(), m[2]
-        add(
-            f"Tell me {thing}.",
-            f"{thing}: which one {be} it?",
-            f"Which one {be} {thing}?",
-            f"What would you say {be} {thing}?",
-            f"Name {thing}.",
-        )
-        if fav := re.match(r"^(my|our) favou?rite (.+)$", thing, re.I):
-            who = "I" if fav[1].lower() == "my" else "we"
-            add(
-                f"Which {fav[2]} do {who} like best?",
-                f"What {fav[2]} do {who} like the most?",
-                f"Which {fav[2]} do {who} prefer?",
-                f"The {fav[2]} {who} love most, which is it?",
-            )
-    if m := re.match(
-        r"^(what|which) (.+?) (do|does|did) (I|we|my .+?|our .+?) (\w+)(.*)$", text, re.I
-    ):
-        _, noun, aux, who, verb, rest = m.groups()
-        form = {"do": lambda v: v, "does": _third, "did": _past}[aux.lower()](verb)
-        add(
-            f"What is the {noun} {who} {form}{rest}?",
-            f"Which is the {noun} that {who} {form}{rest}?",
-            f"Tell me which {noun} {who} {form}{rest}.",
-            f"Name the {noun} {who} {form}{rest}.",
-            f"The {noun} {who} {form}{rest}: which one is it?",
-        )
-        if verb in ("have", "own", "drive", "ride", "use", "play", "live", "work"):
+    for shape, forms in _SHAPES:
+        match = re.fullmatch(shape.replace("SUBJECTS", _SUBJECT), text, re.I)
+        if match is None:
+            continue
+        groups = match.groupdict()
+        who = groups.get("who")
+        if who is not None:
             mine = {"I": "my", "we": "our"}.get(who, f"{who}'s")
-            add(f"What is {mine} {noun}{rest}?", f"Which {noun} is {mine.replace('my', 'mine')}?")
-    if m := re.match(rf"^where (do|does|did) ({_SUBJECT}) (\w+)(.*)$", text, re.I):
-        aux, who, verb, rest = m.groups()
-        form = {"do": lambda v: v, "does": _third, "did": _past}[aux.lower()](verb)
-        tail = rest if rest.strip() else ""
-        add(
-            f"In which place {aux.lower()} {who} {verb}{tail}?",
-            f"What is the place where {who} {form}{tail}?",
-            f"At what place {aux.lower()} {who} {verb}{tail}?",
-            f"Which place is it that {who} {form}{tail} in?",
-        )
-    if m := re.match(r"^(?:when|what time|at what time) (.+)$", text, re.I):
-        add(
-            f"At what time {m[1]}?",
-            f"On what day or at what time {m[1]}?",
-            f"What time {m[1]}?",
-            f"When exactly {m[1]}?",
-        )
-    if m := re.match(r"^how (many|much) (.+)$", text, re.I):
-        add(f"What number of {m[2]}?", f"Exactly how {m[1]} {m[2]}?")
-    if m := re.match(r"^how do (I|we) (\w+) (.+)$", text, re.I):
-        add(
-            f"What is the way {m[1]} {m[2]} {m[3]}?",
-            f"In what way do {m[1]} {m[2]} {m[3]}?",
-            f"What do {m[1]} do to {m[2]} {m[3]}?",
-        )
-    if m := re.match(r"^who (?!is\b|are\b|was\b|were\b)(\w+) (.+)$", text, re.I):
-        add(
-            f"Which person {m[1]} {m[2]}?",
-            f"What is the name of the person who {m[1]} {m[2]}?",
-            f"Who is it that {m[1]} {m[2]}?",
-        )
-    return [form for form in out if len(form) > 3]
+            groups.setdefault("whose", mine)
+            groups["own"] = {"I": "mine", "we": "ours"}.get(who, f"{who}'s")
+            groups["form"] = _stated(groups.get("do", "do"), groups.get("rest") or "")
+        out += [_upper(re.sub(r"\s+", " ", form.format(**groups))) for form in forms]
+    return out
+
+
+def _stated(aux: str, rest: str) -> str:
+    """ "does", "start at six" → "starts at six"."""
+    verb, space, tail = rest.partition(" ")
+    inflect = {"do": str, "does": _third, "did": _past}[aux.lower()]
+    return inflect(verb) + space + tail if verb else rest
 
 
 def _keywords(question: str) -> str:
@@ -241,31 +419,45 @@ def _synonyms(question: str, rng: random.Random) -> str | None:
 
 
 def reword(question: str, count: int, seed: int = 0) -> list[str]:
-    """Up to `count` other wordings of one question, all different, in a fixed random order.
+    """Up to `count` other wordings of one question, all different, the same for the same seed.
 
-    Statements and orders are given back with synonyms only; an empty list means that no rule fits.
+    Mostly true rewordings by the question's shape, then its keywords alone, a few as part of a
+    sentence, and some with a synonym. An empty list means that no rule fits.
     """
-    rng = random.Random(f"{seed}:{question}")
-    forms: list[str] = []
     if len(question) > 200 or "\n" in question:
         return []
-    patterns = _pattern_forms(question)
-    forms += patterns
+    rng = random.Random(f"{seed}:{question}")
+    shaped = _pattern_forms(question)
     clause = embedded(question)
-    if clause is not None:
-        forms += [w.format(clause) for w in rng.sample(_WRAPPERS, 4)]
-        forms.append(_upper(clause) + "?")
-    for base in [question, *patterns, *forms[-2:]]:
-        for _ in range(2):
-            other = _synonyms(base, rng)
-            if other:
-                forms.append(other)
+    told = [] if clause is None else [w.format(clause) for w in rng.sample(_WRAPPERS, 4)]
     keywords = _keywords(question)
-    if len(keywords.split()) >= 2:
-        forms += [keywords + "?", keywords.lower()]
-    unique = list(dict.fromkeys(f for f in forms if _norm(f) != _norm(question)))
-    rng.shuffle(unique)
-    return unique[:count]
+    short = [keywords + "?", keywords.lower()] if len(keywords.split()) >= 2 else []
+    varied = [_synonyms(base, rng) for base in [question, *shaped[:6], *told[:2]] * 2]
+    # Rounds of every kind, so that a small count has some of each and mostly true rewordings.
+    kinds = [shaped, short, told, [v for v in varied if v]]
+    order: list[str] = []
+    while any(kinds):
+        for kind, several in zip(kinds, (4, 1, 1, 2), strict=True):
+            order += kind[:several]
+            del kind[:several]
+    seen = {_norm(question)}
+    unique: list[str] = []
+    for form in order:
+        if _norm(form) not in seen:
+            seen.add(_norm(form))
+            unique.append(form)
+    chosen = unique[:count]
+    rng.shuffle(chosen)
+    return chosen
+
+
+# "How do I remove the rust?" asks for advice; with "my" in it, it is about the person.
+_ADVICE = re.compile(
+    r"(?!.*\b(?:my|our)\b)(?:.*[.!?] )?"
+    r"(?:how do (?:I|we) (?=.*\b(?:a|an|the|some|from|better|faster|more)\b)"
+    r"|(?:(?:how|what|where|when|which \w+) )?(?:can|could|should|would|might) (?:I|we|you)\b)",
+    re.I,
+)
 
 
 def asks_personally(question: str) -> bool:
@@ -274,6 +466,7 @@ def asks_personally(question: str) -> bool:
     return (
         len(text) <= 200
         and text.endswith("?")
+        and _ADVICE.match(text) is None
         and re.search(r"\b(I|I'm|I’m|my|mine|me|we|our|ours|us)\b", text, re.I) is not None
     )
 
