@@ -394,8 +394,9 @@ def _pattern_forms(question: str) -> list[str]:
 def _stated(aux: str, rest: str) -> str:
     """ "does", "start at six" → "starts at six"."""
     verb, space, tail = rest.partition(" ")
-    inflect = {"do": str, "does": _third, "did": _past}[aux.lower()]
-    return inflect(verb) + space + tail if verb else rest
+    if aux.lower() != "do":
+        verb = _third(verb) if aux.lower() == "does" else _past(verb)
+    return verb + space + tail
 
 
 def _keywords(question: str) -> str:

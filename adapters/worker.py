@@ -24,7 +24,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from acclimate.adapters import anchors as anchoring
-from acclimate.adapters import evaluate, export
+from acclimate.adapters import evaluate, export, study
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.mixture import is_fact
@@ -37,7 +37,6 @@ from acclimate.adapters.snapshot import (
     Canary,
     Result,
     Snapshot,
-    Taught,
 )
 from acclimate.adapters.train import Anchor, Diverged, Lesson, Recipe, Trace, train
 from acclimate.store.errors import AcclimateError, ModelError
@@ -69,49 +68,57 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
     material = Material([], [], [], [], {})
     limit = snapshot.training.max_tokens
 
-    def encode(example: Taught, messages: list[dict[str, str]]) -> Encoded | None:
-        try:
-            encoded = prompt.encode(messages)
-        except ModelError as error:
-            material.skipped[example.id] = error.message
-            return None
+    def encode(messages: list[dict[str, str]]) -> Encoded:
+        encoded = prompt.encode(messages)
         if len(encoded.tokens) > limit:
-            material.skipped[example.id] = f"{len(encoded.tokens)} tokens, at most {limit}"
-            return None
+            raise ModelError(f"{len(encoded.tokens)} tokens, at most {limit}")
         return encoded
 
     for part, every in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
         for example in part:
             messages = example.messages()
-            exact = encode(example, messages)
-            if exact is None:
+            try:
+                wordings = [encode(messages)]
+                if is_fact(example):
+                    others, probe = _studied(messages, snapshot, encode)
+                    wordings += others
+                    material.probes += probe
+            except ModelError as error:
+                material.skipped[example.id] = error.message
                 continue
-            wordings = [exact]
-            if is_fact(example):
-                asked = next(i for i, m in enumerate(messages) if m["role"] == "user")
-                forms = reword(
-                    messages[asked]["content"], snapshot.training.wordings + 1, snapshot.seed
-                )
-                others = [
-                    e
-                    for form in forms
-                    if (e := encode(example, _asked_as(messages, asked, form))) is not None
-                ]
-                if len(others) > 1:
-                    material.probes.append(others.pop())
-                wordings += others
             material.lessons.append(Lesson(example.id, wordings, every=every))
             if every == 1:
                 material.prompts.append(prompt.encode_prompt(messages[:-1]))
     for example in snapshot.held_out:
-        encoded = encode(example, example.messages())
-        if encoded is not None:
-            material.unseen.append(encoded)
+        try:
+            material.unseen.append(encode(example.messages()))
+        except ModelError as error:
+            material.skipped[example.id] = error.message
     return material
 
 
-def _asked_as(messages: list[dict[str, str]], at: int, form: str) -> list[dict[str, str]]:
-    return [{**m, "content": form} if i == at else m for i, m in enumerate(messages)]
+def _studied(
+    messages: list[dict[str, str]],
+    snapshot: Snapshot,
+    encode: Callable[[list[dict[str, str]]], Encoded],
+) -> tuple[list[Encoded], list[Encoded]]:
+    """Other wordings of a fact to train, and at most one true one that is never trained."""
+    *before, asked, reply = messages
+    question, answer = asked["content"], reply["content"]
+    # More wordings than times to show them would never be seen.
+    count = min(snapshot.training.wordings, snapshot.training.exposures)
+    forms = reword(question, count + 1, snapshot.seed)
+    if not forms:
+        return [], []
+
+    def asked_as(form: str, said: str) -> Encoded:
+        turns = [{"role": "user", "content": form}, {"role": "assistant", "content": said}]
+        return encode([*before, *turns])
+
+    unseen = forms[0]
+    pairs = study.variants(question, answer, count, snapshot.seed)
+    trained = [asked_as(form, said) for form, said in pairs if form != unseen]
+    return trained, [asked_as(unseen, answer)]
 
 
 class Worker:
