@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ from acclimate.adapters import evaluate, export, study
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.mixture import is_fact
+from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.reword import reword
 from acclimate.adapters.snapshot import (
@@ -48,6 +50,9 @@ SCALABLE = ("general, against parent", "general, against base", "stops", "repeat
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
 REPLAY_EVERY = 3
+# Of a fact's wordings, how many show passages, and how many of other facts each shows.
+WITH_PASSAGES = 2
+OTHER_PASSAGES = 2
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -74,13 +79,14 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             raise ModelError(f"{len(encoded.tokens)} tokens, at most {limit}")
         return encoded
 
+    facts = [_as_passage(e.messages()) for e in [*snapshot.new, *snapshot.replay] if is_fact(e)]
     for part, every in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
         for example in part:
             messages = example.messages()
             try:
                 wordings = [encode(messages)]
                 if is_fact(example):
-                    others, probe = _studied(messages, snapshot, encode)
+                    others, probe = _studied(messages, snapshot, encode, facts)
                     wordings += others
                     material.probes += probe
             except ModelError as error:
@@ -101,8 +107,13 @@ def _studied(
     messages: list[dict[str, str]],
     snapshot: Snapshot,
     encode: Callable[[list[dict[str, str]]], Encoded],
+    facts: Sequence[str],
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """Other wordings of a fact to train, and at most one true one that is never trained."""
+    """Other wordings of a fact to train, and at most one true one that is never trained.
+
+    Some show passages as serving does, the fact's own among others', so that the adapter learns
+    to read them and does not unlearn it.
+    """
     *before, asked, reply = messages
     question, answer = asked["content"], reply["content"]
     # More wordings than times to show them would never be seen.
@@ -118,7 +129,17 @@ def _studied(
     unseen = forms[0]
     pairs = study.variants(question, answer, count, snapshot.seed)
     trained = [asked_as(form, said) for form, said in pairs if form != unseen]
+    rng = random.Random(f"{snapshot.seed}:{question}")
+    for form in rng.sample(forms[1:], min(len(forms) - 1, WITH_PASSAGES)):
+        shown = [_as_passage(messages), *rng.sample(facts, min(len(facts), OTHER_PASSAGES))]
+        rng.shuffle(shown)
+        asked_with = with_passages([{"role": "user", "content": form}], shown)[0]["content"]
+        trained.append(asked_as(asked_with, answer))
     return trained, [asked_as(unseen, answer)]
+
+
+def _as_passage(messages: Sequence[Mapping[str, str]]) -> str:
+    return f"User: {messages[-2]['content']}\nAssistant: {messages[-1]['content']}"
 
 
 class Worker:

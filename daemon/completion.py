@@ -11,9 +11,10 @@ from typing import Any, Literal, Self
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon.engine import Busy, Engine
-from acclimate.daemon.retrieve import Retriever, compose, question_of
+from acclimate.daemon.retrieve import Retriever, question_of
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.stream import MAX_STOP_CHARS, MAX_STOPS, Request, Stream
 from acclimate.store import conversations
@@ -204,7 +205,7 @@ class Completion:
         warnings: list[str] = []
         passages = self._passages(asked, messages, warnings)
         while True:
-            tokens = self._encode(compose(messages, passages))
+            tokens = self._encode(with_passages(messages, [hit.text for hit in passages]))
             try:
                 stream = self._engine.submit(asked.engine_request(tokens, adapter))
             except Busy:

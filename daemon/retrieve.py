@@ -168,18 +168,6 @@ def within(hits: Sequence[Hit], max_chars: int) -> list[Hit]:
     return kept
 
 
-def compose(messages: Sequence[Mapping[str, str]], hits: Sequence[Hit]) -> list[dict[str, str]]:
-    """The messages with the passages before the last question, as plain text.
-
-    The passages are data: `Prompt` breaks up control tokens in them as in everything else.
-    """
-    composed = [dict(message) for message in messages]
-    if hits and composed and composed[-1]["role"] == "user":
-        notes = "\n\n".join(hit.text.strip() for hit in hits)
-        composed[-1]["content"] = f"Notes:\n{notes}\n\nQuestion: {composed[-1]['content']}"
-    return composed
-
-
 def question_of(messages: Sequence[Mapping[str, str]]) -> str:
     """What to search for: what the user said last, empty when somebody else did."""
     return messages[-1]["content"] if messages and messages[-1]["role"] == "user" else ""

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from acclimate.adapters.passages import with_passages
 from acclimate.daemon.retrieve import (
     RetrievalConfig,
     Retriever,
-    compose,
     question_of,
     shared_words,
     within,
@@ -57,7 +57,7 @@ def db(tmp_path: Path) -> Db:
 
 def test_the_passages_stand_before_the_question_as_plain_text() -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
-    composed = compose(messages, [hit("Ruth mends clarinets.\n"), hit(BEES)])
+    composed = with_passages(messages, ["Ruth mends clarinets.\n", BEES])
     assert composed[0] == messages[0]
     assert composed[1]["content"] == (f"Notes:\nRuth mends clarinets.\n\n{BEES}\n\nQuestion: Who?")
     assert messages[1]["content"] == "Who?", "what was asked is kept as it was asked"
@@ -65,8 +65,8 @@ def test_the_passages_stand_before_the_question_as_plain_text() -> None:
 
 def test_without_passages_the_messages_are_what_they_were() -> None:
     messages = [{"role": "user", "content": "Who?"}]
-    assert compose(messages, []) == messages
-    assert compose([], [hit("x")]) == []
+    assert with_passages(messages, []) == messages
+    assert with_passages([], ["x"]) == []
 
 
 def test_only_what_the_user_asked_last_is_searched_for() -> None:
@@ -109,7 +109,10 @@ def test_chunks_without_a_vector_are_found_by_their_words(db: Db, tmp_path: Path
 def test_what_was_said_in_chats_reads_as_a_dialogue(db: Db, tmp_path: Path) -> None:
     add_bytes(db, "log.jsonl", CHAT)
     retriever = Retriever(db, Index(db, tmp_path / "i"))
-    found = compose([{"role": "user", "content": "?"}], retriever.passages("Who mends clarinets?"))
+    found = with_passages(
+        [{"role": "user", "content": "?"}],
+        [h.text for h in retriever.passages("Who mends clarinets?")],
+    )
     assert "User: Who mends clarinets?\nAssistant: Ruth does." in found[0]["content"]
 
 

@@ -1,0 +1,18 @@
+"""How passages of the person's documents stand in a prompt; the same in training and serving.
+
+Pure text; knows no index. Passages are data: `Prompt` breaks up control tokens in them as in
+everything else.
+"""
+
+from collections.abc import Mapping, Sequence
+
+
+def with_passages(
+    messages: Sequence[Mapping[str, str]], passages: Sequence[str]
+) -> list[dict[str, str]]:
+    """The messages with the passages before the last question, as plain text."""
+    composed = [dict(message) for message in messages]
+    if passages and composed and composed[-1]["role"] == "user":
+        notes = "\n\n".join(passage.strip() for passage in passages)
+        composed[-1]["content"] = f"Notes:\n{notes}\n\nQuestion: {composed[-1]['content']}"
+    return composed
