@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import datetime
@@ -37,7 +38,7 @@ from acclimate.daemon.token import load_or_create_token
 from acclimate.daemon.watch import Watcher
 from acclimate.store import buffer, ledger, sources
 from acclimate.store.db import Db
-from acclimate.store.errors import AcclimateError, ConfigError, Detached, StoreError
+from acclimate.store.errors import AcclimateError, ConfigError
 from acclimate.store.files import Home, atomic_write, version_name
 from acclimate.store.index import Index
 
@@ -135,7 +136,6 @@ class Daemon:
         loaded last time, gives way to the one before."""
         while (version := ledger.live(self.db)) is not None:
             name = version_name(version)
-            adapter = ledger.adapter(self.db, version)
             try:
                 if ledger.begin_load(self.db, version) > 1:
                     raise AcclimateError(f"{name} ended the daemon when it was loaded last time")
@@ -143,7 +143,7 @@ class Daemon:
                 self.engine.set_live(name)
             except AcclimateError as error:
                 log.error("adapter_not_served", adapter=name, error=error.message)
-                ledger.set_live(self.db, adapter.parent, "crash")
+                ledger.set_live(self.db, ledger.whole_ancestor(self.db, version), "crash")
             finally:
                 ledger.end_load(self.db)
             if ledger.live(self.db) == version:
@@ -173,6 +173,7 @@ class Daemon:
             thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
             thread.start()
             stack.callback(thread.join, 2.0)
+        stack.callback(self.work.set)  # or it would sleep on for its seconds
         stack.callback(self.stopping.set)
 
     # Threads
@@ -193,7 +194,7 @@ class Daemon:
                     changed = True
                 if changed:
                     self.index.flush()
-            except (AcclimateError, OSError) as error:
+            except (AcclimateError, sqlite3.Error, OSError) as error:
                 log.warning("embedding_stopped", error=str(error))
                 self.stopping.wait(5.0)
 
@@ -242,6 +243,7 @@ class Daemon:
         self.db.reopen()
         for line in ledger.reconcile(self.db, self.home):
             log.warning("reconciled", what=line)
+        self.rounds.clear()
         self._start_watcher()
         self._write_run_file()
         self.work.set()
@@ -272,7 +274,7 @@ class Daemon:
     def _flush_index(self) -> None:
         try:
             self.index.flush()
-        except (StoreError, Detached, OSError) as error:
+        except (AcclimateError, sqlite3.Error, OSError) as error:
             log.warning("index_not_written", error=str(error))  # it is rebuilt from the database
 
 

@@ -5,6 +5,7 @@ Imports no torch; what the worker does wrong costs nothing but its round.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -100,6 +101,16 @@ class Rounds:
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._closed = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Removes what killed rounds left: a snapshot holds the person's own words."""
+        folder = self._home.cache / "rounds"
+        try:
+            for path in folder.iterdir() if folder.is_dir() else ():
+                remove_tree(path)
+        except OSError as error:
+            log.warning("round_folder_left", error=str(error))
 
     def start(self, reason: str = "manual") -> int:
         """Begins a round on what the buffer holds; returns its id.
@@ -169,9 +180,9 @@ class Rounds:
             atomic_write(folder / SNAPSHOT_FILE, snapshot.model_dump_json().encode(), 0o600)
             failpoint("round.snapshot")
             return _Running(self, round_id, folder, snapshot, reason)
-        except OSError as error:
+        except (AcclimateError, OSError) as error:
             ledger.finish_round(self._db, round_id, "failed", error=str(error))
-            raise RoundError(f"the round cannot start: {error}", "free some disk space") from error
+            raise RoundError(f"the round cannot start: {error}", "acclimate doctor") from error
 
     def _precision(self) -> Literal["float32", "nf4"]:
         if self._config.base_precision != "auto":
@@ -236,8 +247,12 @@ class Rounds:
             if sha256_file(candidate / file) != sha256:
                 raise AdapterError(f"{file} changed after it was written", "run the round again")
         gguf = candidate / ledger.ADAPTER_FILE
-        self._engine.load(name, gguf)
+        final = self._home.adapter_dir(version)
+        temporary = temp_folder(self._home.adapters)
+        recorded = False
+        self._switch.make_room()
         try:
+            self._engine.load(name, gguf)
             served = self._check_canaries(name, result.canaries, MAX_CANARY_KL[snapshot.precision])
             card = {
                 "version": version,
@@ -249,17 +264,16 @@ class Rounds:
                 "files": result.files,
                 **result.card,
             }
-            temporary = temp_folder(self._home.adapters)
             for file in result.files:
                 (candidate / file).replace(temporary / file)
             atomic_write(temporary / "card.json", json.dumps(card, indent=1).encode())
             failpoint("publish.filled")
-            final = self._home.adapter_dir(version)
+            taught = [e.id for e in snapshot.new if str(e.id) not in result.card.get("skipped", {})]
             publish_folder(temporary, final)
             failpoint("publish.renamed")
-            taught = [e.id for e in snapshot.new if str(e.id) not in result.card["skipped"]]
 
             def record() -> None:
+                nonlocal recorded
                 ledger.publish(
                     self._db,
                     round_id,
@@ -273,16 +287,18 @@ class Rounds:
                     result.measures,
                     result.reasons,
                 )
+                recorded = True
                 failpoint("publish.committed")
 
-            try:
-                self._switch.accept(version, record)
-            except BaseException:
-                if version not in {a.version for a in ledger.adapters(self._db)}:
-                    remove_tree(final)
-                raise
+            self._switch.accept(version, record)
         except BaseException:
-            self._engine.unload(name)
+            if not recorded:
+                # The next round gets the same number, and must find the name free.
+                with contextlib.suppress(AcclimateError):
+                    self._engine.unload(name)
+                with contextlib.suppress(OSError):
+                    remove_tree(final)
+                    remove_tree(temporary)
             raise
         failpoint("publish.swapped")
         return name
@@ -334,8 +350,8 @@ class _Running(threading.Thread):
     def progress(self) -> dict[str, Any]:
         """A JSON-able line for `status` and the progress bar."""
         return {
-            "round": self.round_id,
             **self._progress,
+            "round": self.round_id,
             "seconds": round(time.monotonic() - self._began, 1),
             "paused": self._paused,
             "reason": self._reason,
@@ -382,6 +398,7 @@ class _Running(threading.Thread):
                 stderr=subprocess.DEVNULL,
                 text=True,
                 encoding="utf-8",
+                errors="replace",
                 env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
             )
         log.info("round_started", round=self.round_id, pid=self._worker.pid, reason=self._reason)
@@ -392,9 +409,10 @@ class _Running(threading.Thread):
             self._heard = time.monotonic()
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            self._hear(event)
+            if isinstance(event, dict):
+                self._hear(event)
         self._worker.wait()
         ticker.join()
 
@@ -407,7 +425,7 @@ class _Running(threading.Thread):
         elif kind == "step":
             self._progress = {**self._progress, **event}
         elif kind == "error":
-            self._error = event
+            self._error = {k: str(v) for k, v in event.items()}
 
     def _tick(self) -> None:
         """Pauses the worker while somebody is being answered; ends one that hangs."""
@@ -437,9 +455,12 @@ class _Running(threading.Thread):
             said = " ".join(filter(None, (self._error.get("message"), self._error.get("hint"))))
             self._fail(said or f"the worker ended with {_exit_word(code)}")
             return
-        result = Result.model_validate_json(path.read_bytes())
+        try:
+            result = Result.model_validate_json(path.read_bytes())
+            skipped = {int(k): str(v) for k, v in result.card.get("skipped", {}).items()}
+        except (ValueError, AttributeError) as error:
+            raise RoundError("the worker's result cannot be read", "run the round again") from error
         failpoint("round.result")
-        skipped = {int(k): v for k, v in result.card.get("skipped", {}).items()}
         for example_id, reason in skipped.items():
             buffer.mark(db, [example_id], "quarantined", reason)
         if not result.accepted:

@@ -59,9 +59,14 @@ class Switch:
     def accept(self, version: int, record: Callable[[], None]) -> None:
         """Record a round's adapter, which is in memory already; serve it unless one is pinned."""
         with self._moving:
+            live = ledger.live(self._db)
             record()
-            if ledger.live(self._db) == version:
-                self._serve(version)
+            try:
+                if ledger.live(self._db) == version:
+                    self._serve(version)
+            except AcclimateError:
+                ledger.set_live(self._db, live, "repair")
+                raise
 
     def provide(self, engine: Engine, model: str) -> str:
         """The engine's name for a request's `model`, with its adapter in memory.
@@ -98,7 +103,7 @@ class Switch:
             raise AdapterError(
                 f"{name} was learned on another base model", "acclimate models use THAT_MODEL"
             )
-        self._make_room(self._engine)
+        self.make_room()
         try:
             self._engine.load(name, file, a.scale)
         except AcclimateError:
@@ -106,10 +111,13 @@ class Switch:
             if name not in self._engine.adapters:
                 raise
 
-    def _make_room(self, engine: Engine) -> None:
-        spare = [name for name in engine.adapters if name != engine.live]
+    def make_room(self) -> None:
+        """Let go of what was loaded first, so that one more may come into memory."""
+        if self._engine is None:
+            return
+        spare = [name for name in self._engine.adapters if name != self._engine.live]
         for name in spare[: max(0, len(spare) - MAX_LOADED + 1)]:
-            engine.unload(name)
+            self._engine.unload(name)
 
     def _move(self, version: int | None, record: Callable[[], None]) -> dict[str, Any]:
         self.load(version)
@@ -132,7 +140,4 @@ class Switch:
         live = ledger.live(self._db)
         if live is None:
             raise RoundError("the base model is live: nothing was before it", "acclimate history")
-        version = ledger.adapter(self._db, live).parent
-        while version is not None and ledger.adapter(self._db, version).state != "ok":
-            version = ledger.adapter(self._db, version).parent
-        return version
+        return ledger.whole_ancestor(self._db, live)

@@ -328,6 +328,14 @@ def swaps(db: Db, limit: int = 50) -> list[Swap]:
     return [Swap(**dict(row)) for row in rows]
 
 
+def whole_ancestor(db: Db, version: int) -> int | None:
+    """The nearest adapter before this one that is not retired, None for the base model."""
+    parent = adapter(db, version).parent
+    while parent is not None and adapter(db, parent).state != "ok":
+        parent = adapter(db, parent).parent
+    return parent
+
+
 def lineage(db: Db, version: int) -> Lineage:
     """What an adapter descends from, and what each of those rounds taught. Raises NotFound."""
     versions = []
