@@ -30,6 +30,7 @@ class Limits:
 class Measures:
     """One candidate at one adapter scale. Pairs are (before, after), one a sequence.
 
+    taught: NLL of what was taught, as it was taught; decides only where nothing else can.
     wordings: NLL of taught answers under wordings of their questions that were not trained.
     unseen: NLL of exchanges of the person that were held out of this round.
     general_parent, general_base: NLL of the base's own held-out answers; before = parent, base.
@@ -41,6 +42,7 @@ class Measures:
     scale: float
     finite: bool
     applied_kl: float
+    taught: list[tuple[float, float]] = field(default_factory=list)
     wordings: list[tuple[float, float]] = field(default_factory=list)
     unseen: list[tuple[float, float]] = field(default_factory=list)
     general_parent: list[tuple[float, float]] = field(default_factory=list)
@@ -52,7 +54,7 @@ class Measures:
     def summary(self) -> dict[str, Any]:
         """Means for people and for `card.json`; nothing that identifies an example."""
         out: dict[str, Any] = {k: v for k, v in asdict(self).items() if not isinstance(v, list)}
-        for name in ("wordings", "unseen", "general_parent", "general_base"):
+        for name in ("taught", "wordings", "unseen", "general_parent", "general_base"):
             pairs: list[tuple[float, float]] = getattr(self, name)
             if pairs:
                 before, after = (fmean(side) for side in zip(*pairs, strict=True))
@@ -117,7 +119,7 @@ def _rise(pairs: Sequence[tuple[float, float]]) -> list[float]:
 
 
 def gate(measures: Measures, limits: Limits | None = None) -> Verdict:
-    """Decides on one candidate at one scale; the checks stand in the order of DESIGN's gate."""
+    """Decides on one candidate at one scale, all checks in a fixed order."""
     lim = limits or Limits()
     checks: list[Check] = []
 
@@ -151,7 +153,14 @@ def gate(measures: Measures, limits: Limits | None = None) -> Verdict:
             f"{len(rise)} held-out exchanges: NLL {fmean(rise):+.3f} (below {limit:+.2f})",
         )
     if not measures.wordings and not measures.unseen:
-        check("learned", False, "nothing was held out to measure the gain by")
+        # Too few to hold any out: that they were learned at all must do.
+        rise = _rise(measures.taught) or [math.inf]
+        check(
+            "learned",
+            fmean(rise) < 0,
+            f"{len(measures.taught)} taught exchanges themselves, too few to hold any out:"
+            f" NLL {fmean(rise):+.3f} (below 0)",
+        )
     for name, pairs, limit in (
         ("general, against parent", measures.general_parent, lim.max_general_rise_parent),
         ("general, against base", measures.general_base, lim.max_general_rise_base),

@@ -41,11 +41,13 @@ def garble(question: str, rng: random.Random) -> str:
     return " ".join(kept) + rng.choice(("?", "", "?"))
 
 
-def variants(question: str, reply: str, count: int, seed: int) -> list[tuple[str, str]]:
-    """Up to `count` other (question, reply) pairs; the same for the same seed."""
+def variants(
+    question: str, reply: str, count: int, seed: int, *, without: str = ""
+) -> list[tuple[str, str]]:
+    """Up to `count` other (question, reply) pairs, none of them asked as `without`."""
     rng = random.Random(f"{seed}:{question}:{reply}")
     garbled = int(count * GARBLED_SHARE)
-    forms = reword(question, count - garbled, seed)
+    forms = [form for form in reword(question, count - garbled, seed) if form != without]
     if not forms:
         return []
     forms += [garble(rng.choice([question, *forms]), rng) for _ in range(garbled)]

@@ -7,6 +7,7 @@ Progress goes to stdout as JSON lines. Knows no database; may be killed at any m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -49,6 +50,7 @@ SCALES = (1.0, 0.85, 0.7, 0.55, 0.4)
 SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
+TAUGHT_MEASURED = 24
 REPLAY_EVERY = 3
 # Of a fact's wordings, how many show passages, and how many of other facts each shows.
 WITH_PASSAGES = 2
@@ -127,14 +129,19 @@ def _studied(
         return encode([*before, *turns])
 
     unseen = forms[0]
-    pairs = study.variants(question, answer, count, snapshot.seed)
-    trained = [asked_as(form, said) for form, said in pairs if form != unseen]
+    asked_for = study.variants(question, answer, count, snapshot.seed, without=unseen)
     rng = random.Random(f"{snapshot.seed}:{question}")
+    own = _as_passage(messages)
+    others = [fact for fact in facts if fact != own]
     for form in rng.sample(forms[1:], min(len(forms) - 1, WITH_PASSAGES)):
-        shown = [_as_passage(messages), *rng.sample(facts, min(len(facts), OTHER_PASSAGES))]
+        shown = [own, *rng.sample(others, min(len(others), OTHER_PASSAGES))]
         rng.shuffle(shown)
-        asked_with = with_passages([{"role": "user", "content": form}], shown)[0]["content"]
-        trained.append(asked_as(asked_with, answer))
+        with_notes = with_passages([{"role": "user", "content": form}], shown)
+        asked_for.append((with_notes[0]["content"], answer))
+    trained = []
+    for form, said in asked_for:
+        with contextlib.suppress(ModelError):  # one wording that is too long costs no more
+            trained.append(asked_as(form, said))
     return trained, [asked_as(unseen, answer)]
 
 
@@ -183,6 +190,8 @@ class Worker:
         split = Split(model, layers - count)
         split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
         self.model, self.split, self.general = model, split, general
+        exact = [lesson.wordings[0] for lesson in material.lessons if lesson.every == 1]
+        self.taught = Activations(split, exact[:TAUGHT_MEASURED])
         self.probes = Activations(split, material.probes) if material.probes else None
         self.unseen = Activations(split, material.unseen) if material.unseen else None
         self.general_rows = Activations(split, [a.encoded for a in general])
@@ -248,7 +257,12 @@ class Worker:
         return found
 
     def _nll(self) -> dict[str, list[float]]:
-        rows = {"wordings": self.probes, "unseen": self.unseen, "general": self.general_rows}
+        rows = {
+            "taught": self.taught,
+            "wordings": self.probes,
+            "unseen": self.unseen,
+            "general": self.general_rows,
+        }
         return {
             name: evaluate.sequence_nll(self.split, part) if part is not None else []
             for name, part in rows.items()
@@ -274,6 +288,7 @@ class Worker:
                 scale=scale,
                 finite=finite,
                 applied_kl=evaluate.mean_kl(parent_next, moved),
+                taught=list(zip(before["taught"], after["taught"], strict=True)),
                 wordings=list(zip(before["wordings"], after["wordings"], strict=True)),
                 unseen=list(zip(before["unseen"], after["unseen"], strict=True)),
                 general_parent=list(zip(before["general"], after["general"], strict=True)),

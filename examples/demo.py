@@ -353,10 +353,9 @@ def main() -> int:
     shutil.rmtree(home.with_name(home.name + "-stream"), ignore_errors=True)
     acclimate(home, "init", *(["--models", str(options.models)] if options.models else []))
     config = home / "config.toml"
-    text = re.sub(r"(?m)^port = \d+", f"port = {free_port()}", config.read_text("utf-8"))
     # The demo starts its one round itself.
-    head, schedule, tail = text.partition("[schedule]")
-    config.write_text(head + schedule + tail.replace("enabled = true", "enabled = false", 1))
+    settings = f"\n[server]\nport = {free_port()}\n\n[schedule]\nenabled = false\n"
+    config.write_text(config.read_text("utf-8") + settings, "utf-8")
 
     daemon = Daemon(home)
     to_first_token = daemon.start()

@@ -169,7 +169,7 @@ def test_ingesting_killed_anywhere(home: files.Home, point: str, mode: str) -> N
 
 
 def test_ingesting_killed_at_random(home: files.Home, tmp_path: Path) -> None:
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)
     folder = tmp_path / "chats"
     acknowledged: set[str] = set()
     for kill in range(KILLS):
