@@ -354,8 +354,9 @@ def main() -> int:
     acclimate(home, "init", *(["--models", str(options.models)] if options.models else []))
     config = home / "config.toml"
     # The demo starts its one round itself.
-    settings = f"\n[server]\nport = {free_port()}\n\n[schedule]\nenabled = false\n"
-    config.write_text(config.read_text("utf-8") + settings, "utf-8")
+    text = config.read_text("utf-8").replace("[server]\n", f"[server]\nport = {free_port()}\n", 1)
+    text = text.replace("[schedule]\n", "[schedule]\nenabled = false\n", 1)
+    config.write_text(text, "utf-8")
 
     daemon = Daemon(home)
     to_first_token = daemon.start()
