@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -282,7 +282,6 @@ class Worker:
         for scale in SCALES:
             _scale(self.model, scale)
             after = self._nll()
-            stops, repeating, refusals = self._behaviour()
             moved = evaluate.next_logp(self.split, canary_prompts)
             measures = Measures(
                 scale=scale,
@@ -293,11 +292,11 @@ class Worker:
                 unseen=list(zip(before["unseen"], after["unseen"], strict=True)),
                 general_parent=list(zip(before["general"], after["general"], strict=True)),
                 general_base=list(zip(base_general, after["general"], strict=True)),
-                stops=stops,
-                repeating=repeating,
-                refusals=refusals,
             )
             verdict = gate(measures, limits)
+            if verdict.accepted:  # replies are generated only for what may be accepted
+                measures = replace(measures, **self._behaviour())
+                verdict = gate(measures, limits)
             tried.append((verdict, measures))
             if verdict.accepted:
                 return verdict, measures
@@ -305,7 +304,7 @@ class Worker:
                 break
         return tried[0]  # its reasons are the plain ones
 
-    def _behaviour(self) -> tuple[tuple[float, float], tuple[float, float], tuple[int, int]]:
+    def _behaviour(self) -> dict[str, Any]:
         """Stops, loops and refusals on general prompts: base and candidate."""
         end = self.prompt.end_ids
         kept: list[tuple[list[int], list[int]]] = []
@@ -325,7 +324,11 @@ class Worker:
         looping = [evaluate.share([evaluate.loops(t) for t in side]) for side in texts]
         declined = [i for i, text in enumerate(texts[0]) if evaluate.refuses(text)]
         still = sum(evaluate.refuses(texts[1][i]) for i in declined)
-        return (stops[0], stops[1]), (looping[0], looping[1]), (len(declined), still)
+        return {
+            "stops": (stops[0], stops[1]),
+            "repeating": (looping[0], looping[1]),
+            "refusals": (len(declined), still),
+        }
 
     def _canary_prompts(self, material: Material) -> list[list[int]]:
         general = [a.encoded.tokens[: a.encoded.mask.index(1)] for a in self.general[:3]]
