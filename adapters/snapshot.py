@@ -40,6 +40,15 @@ class Training(_Model):
     rank: int = 8
     alpha: float = 16.0
     top_layers: float = 1 / 3
+    modules: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     exposures: int = 30
     batch: int = 8
     anchor_batch: int = 4

@@ -55,13 +55,8 @@ def variants(
     pairs = []
     for form in dict.fromkeys(forms):
         short = bare is not None and rng.random() < BARE_SHARE
-        pairs.append((form, _shortly(bare or "", rng) if short else reply))
+        pairs.append((form, f"{bare[:1].upper()}{bare[1:]}." if short and bare else reply))
     return pairs
-
-
-def _shortly(bare: str, rng: random.Random) -> str:
-    capital = bare[:1].upper() + bare[1:]
-    return rng.choice((f"{capital}.", f"It's {bare}.", capital))
 
 
 def _bare(word: str) -> str:

@@ -52,6 +52,8 @@ BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
 TAUGHT_MEASURED = 24
 REPLAY_EVERY = 3
+# How often the exact question stands among a fact's wordings.
+EXACT_SHOWN = 3
 # Of a fact's wordings, how many show passages, and how many of other facts each shows.
 WITH_PASSAGES = 2
 OTHER_PASSAGES = 2
@@ -89,7 +91,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
                 wordings = [encode(messages)]
                 if is_fact(example):
                     others, probe = _studied(messages, snapshot, encode, facts)
-                    wordings += others
+                    wordings = wordings * EXACT_SHOWN + others
                     material.probes += probe
             except ModelError as error:
                 material.skipped[example.id] = error.message
@@ -185,6 +187,7 @@ class Worker:
             snapshot.training.rank,
             snapshot.training.alpha,
             tuple(range(layers - count, layers)),
+            snapshot.training.modules,
         )
         model = add_lora(base, shape, snapshot.parent)
         split = Split(model, layers - count)
@@ -290,7 +293,10 @@ class Worker:
                 taught=list(zip(before["taught"], after["taught"], strict=True)),
                 wordings=list(zip(before["wordings"], after["wordings"], strict=True)),
                 unseen=list(zip(before["unseen"], after["unseen"], strict=True)),
-                general_parent=list(zip(before["general"], after["general"], strict=True)),
+                # A first round has no parent: the budget against the base is the one it keeps.
+                general_parent=list(zip(before["general"], after["general"], strict=True))
+                if self.snapshot.parent
+                else [],
                 general_base=list(zip(base_general, after["general"], strict=True)),
             )
             verdict = gate(measures, limits)
