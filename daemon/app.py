@@ -132,13 +132,13 @@ class Daemon:
         )
 
     def _load_live(self) -> None:
-        """Loads the live adapter; one that cannot serve, or that ended the process when it was
-        loaded last time, gives way to the one before."""
+        """Loads the live adapter; one that cannot serve, or that ended the process twice while it
+        was loaded, gives way to the one before. Once may be a power cut."""
         while (version := ledger.live(self.db)) is not None:
             name = version_name(version)
             try:
-                if ledger.begin_load(self.db, version) > 1:
-                    raise AcclimateError(f"{name} ended the daemon when it was loaded last time")
+                if ledger.begin_load(self.db, version) > 2:
+                    raise AcclimateError(f"{name} ended the daemon twice when it was loaded")
                 self.switch.load(version)
                 self.engine.set_live(name)
             except AcclimateError as error:

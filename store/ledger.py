@@ -213,7 +213,8 @@ def unpin(db: Db) -> None:
 def begin_load(db: Db, version: int) -> int:
     """Notes that this adapter is about to be loaded into the server; how often without an end.
 
-    More than 1 means that the process ended while it loaded: the file harms native code.
+    More than 1 means that the process ended while it loaded: a power cut, or, where it goes on so,
+    a file that harms native code.
     """
     with db.write() as conn:
         last = _setting(conn, "loading", None) or {}

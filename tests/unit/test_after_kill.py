@@ -63,8 +63,8 @@ def double(home: Home) -> None:
         {"role": "assistant", "content": "Rex n1."},
     ]})  # fmt: skip
     change(
-        "INSERT INTO examples(sha256, kind, content, prompt_sha256, created_at)"
-        f" VALUES ('x', 'exchange', '{content}', 'x', 0)"  # noqa: S608
+        "INSERT INTO examples(sha256, kind, content, prompt_sha256, created_at)"  # noqa: S608
+        f" VALUES ('x', 'exchange', '{content}', 'x', 0)"
     )(home)
 
 
