@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -42,9 +43,16 @@ from real_daemon import RealDaemon, fact, make_home  # noqa: E402
 
 # Publishing has the most places to die at.
 MODES = ("ingest", "train", "publish", "swap", "publish")
-INGEST_POINTS = ("ingest.", "buffer.", "index.", "db.")
-SWAP_POINTS = ("swap.", "db.")
-PUBLISH_POINTS = ("round.", "publish", "swap.", "db.", "remove_tree.", "atomic_write.")
+# Where the failpoints of each mode are; at random moments it is killed as well.
+POINTS = {
+    "ingest": ("ingest.", "buffer.", "index."),
+    "publish": ("round.", "publish", "swap.", "db.", "remove_tree.", "atomic_write."),
+    "swap": ("swap.", "db."),
+}
+# How often a failpoint is passed at least, where that is not once in a round, four times else.
+MOST_HITS = {
+    ("publish", "db"): 8, ("publish", "atomic_write"): 3, ("swap", "db"): 12, ("ingest", "index"): 2
+}  # fmt: skip
 WRONG = ("lost", "doubled", "other")
 MOST_SECONDS = 12.0  # for a failpoint of ingestion or swapping to be reached
 console = Console()
@@ -83,35 +91,24 @@ def failpoints() -> list[str]:
 
 
 def plans(kills: int, rng: random.Random) -> list[Plan]:
-    """The kills in order. Every failpoint comes before any comes twice."""
+    """The kills in order. In each mode every failpoint comes before any comes twice."""
     points = failpoints()
-    bags: dict[str, list[str | None]] = {}
-    for mode, prefixes in (
-        ("ingest", INGEST_POINTS), ("publish", PUBLISH_POINTS), ("swap", SWAP_POINTS)
-    ):  # fmt: skip
-        own: list[str | None] = [p for p in points if p.startswith(prefixes)]
-        rng.shuffle(own)
-        # Every third kill is at a random moment, where the mode has one.
-        bags[mode] = own if mode == "publish" else [
-            x for n, p in enumerate(own) for x in ((None, p) if n % 2 == 0 else (p,))
-        ]  # fmt: skip
-    left = set(points) - {p for bag in bags.values() for p in bag}
-    bags["ingest"] += sorted(left)
+    own = {mode: [p for p in points if p.startswith(some)] for mode, some in POINTS.items()}
+    own["ingest"] += sorted(set(points) - {p for some in own.values() for p in some})
+    bags = {mode: itertools.cycle(rng.sample(some, len(some))) for mode, some in own.items()}
     counts: Counter[str] = Counter()
     out = []
-    for number in range(kills):
-        mode = MODES[number % len(MODES)]
+    for mode in itertools.islice(itertools.cycle(MODES), kills):
         turn = counts[mode]
         counts[mode] += 1
         if mode == "train":
             out.append(Plan(mode, ("worker", "daemon")[turn % 2], None))
-            continue
-        point = bags[mode][turn % len(bags[mode])]
-        most = {"db": 8 if mode == "publish" else 12, "atomic_write": 3, "index": 2}
-        if point is not None:
-            times = most.get(point.partition(".")[0], 1 if mode == "publish" else 4)
-            point = f"{point}:{rng.randint(1, times)}"
-        out.append(Plan(mode, "daemon", point))
+        elif mode != "publish" and turn % 4 == 0:
+            out.append(Plan(mode, "daemon", None))
+        else:
+            point = next(bags[mode])
+            most = MOST_HITS.get((mode, point.partition(".")[0]), 1 if mode == "publish" else 4)
+            out.append(Plan(mode, "daemon", f"{point}:{rng.randint(1, most)}"))
     return out
 
 

@@ -229,9 +229,20 @@ class Look:
                 self.found.other.append(f"{reply['acclimate']['adapter']} answered for {model}")
             if self.promised.said.setdefault(wanted, text) != text:
                 self.found.other.append(f"{wanted} answers otherwise than before")
+        self._found_by_search(daemon)
         self.promised.live = {live}
         self.promised.versions |= set(versions)
         self.promised.round_open = False
+
+    def _found_by_search(self, daemon: RealDaemon) -> None:
+        """What was handed over last is found, and once."""
+        given = [n for n in self.promised.names if not n.startswith("f")]
+        for name in given and [max(given, key=lambda n: n[-5:])]:
+            query = {"query": f"What is my dog {name} called?", "k": 5}
+            hits = daemon.call("POST", "/v1/search", query)["hits"]
+            times = sum(name in NAME.findall(hit["text"]) for hit in hits)
+            if times != 1:
+                (self.found.lost if times == 0 else self.found.doubled).append(f"hit {name}")
 
 
 def _name(version: int | None) -> str:
