@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from acclimate.store.buffer import FORGOTTEN, SUPERSEDED
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import Detached, NotFound, RoundError, StoreError
 from acclimate.store.files import (
@@ -23,6 +24,7 @@ from acclimate.store.files import (
 )
 
 ADAPTER_FILE = "adapter.gguf"
+WAS_FORGOTTEN = "an example was forgotten"  # why a round was ended that had it
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,24 @@ def publish(
 ) -> None:
     """Accept a round's adapter, whose folder is in place already: all of it or nothing.
 
-    The adapter's row, its examples' states, the round's verdict and, unless pinned, `live` change
-    in one transaction. Examples that were forgotten meanwhile stay forgotten.
+    The adapter's row, its examples' states, the round's verdict and `live` change in one
+    transaction. Live stays where it is when it is pinned, or is no longer the round's parent: the
+    person moved it meanwhile, and the round's reasons say so. Raises RoundError when one of its
+    examples was forgotten on request meanwhile.
     """
     version_name(version)
     with db.write() as conn:
+        if conn.execute(
+            "SELECT 1 FROM round_examples r JOIN examples e ON e.id = r.example_id"
+            " WHERE r.round_id = ? AND e.reason = ?",
+            (round_id, FORGOTTEN),
+        ).fetchone():
+            raise RoundError(WAS_FORGOTTEN)
+        serving = _setting(conn, "live", None)
+        moved = serving != parent
+        if moved:
+            name = "base" if serving is None else version_name(serving)
+            reasons = [*reasons, f"not made live: live moved to {name} while the round ran"]
         _end_round(conn, round_id, "accepted", measures, reasons, None, sha256)
         failpoint("publish.round")
         conn.execute(
@@ -172,8 +187,8 @@ def publish(
                 (state, ids(example_ids)),
             )
         failpoint("publish.examples")
-        if _setting(conn, "pinned", False):
-            _follow_live(conn, _setting(conn, "live", None))
+        if moved or _setting(conn, "pinned", False):
+            _follow_live(conn, serving)
         else:
             _move_live(conn, version, "round")
 
@@ -244,7 +259,8 @@ def _move_live(conn: sqlite3.Connection, version: int | None, reason: str) -> No
 
 def _follow_live(conn: sqlite3.Connection, version: int | None) -> None:
     """What counts as learned is what the live adapter carries: after a rollback the examples of
-    the abandoned adapters wait again, and come back as learned with a roll forward."""
+    the abandoned adapters wait again, and come back as learned with a roll forward. One that a
+    newer reply contradicts does not wait again: it is superseded by that one."""
     rows = conn.execute(
         "WITH RECURSIVE line(version) AS ("
         "  VALUES(?) UNION SELECT a.parent FROM adapters a JOIN line USING (version)"
@@ -254,15 +270,31 @@ def _follow_live(conn: sqlite3.Connection, version: int | None) -> None:
         (version,),
     )
     carried = ids(row["example_id"] for row in rows.fetchall())
+    # Newer is what was read later, or what waits already: an older one waits only where its file
+    # went back to it.
+    contradicted = conn.execute(
+        "SELECT e.id, (SELECT n.id FROM examples n WHERE n.source_id = e.source_id"
+        "   AND n.prompt_sha256 = e.prompt_sha256 AND n.kind = 'exchange' AND n.id != e.id"
+        "   AND n.state != 'forgotten' AND (n.id > e.id OR n.state IN ('pending', 'held-out'))"
+        "   ORDER BY n.state IN ('pending', 'held-out') DESC, n.id DESC LIMIT 1) AS newer"
+        " FROM examples e WHERE e.state = 'learned' AND e.kind = 'exchange'"
+        " AND e.id NOT IN (SELECT value FROM json_each(?))",
+        (carried,),
+    ).fetchall()
+    conn.executemany(
+        "UPDATE examples SET state = 'forgotten', reason = ? WHERE id = ?",
+        [(f"{SUPERSEDED}{row['newer']}", row["id"]) for row in contradicted if row["newer"]],
+    )
     conn.execute(
         "UPDATE examples SET state = 'pending' WHERE state = 'learned'"
         " AND id NOT IN (SELECT value FROM json_each(?))",
         (carried,),
     )
     conn.execute(
-        "UPDATE examples SET state = 'learned' WHERE state IN ('pending', 'held-out')"
+        "UPDATE examples SET state = 'learned', reason = '' WHERE (state IN ('pending', 'held-out')"
+        " OR (state = 'forgotten' AND substr(reason, 1, length(?)) = ?))"
         " AND id IN (SELECT value FROM json_each(?))",
-        (carried,),
+        (SUPERSEDED, SUPERSEDED, carried),
     )
 
 
@@ -366,6 +398,16 @@ def learners(db: Db, example_ids: Iterable[int]) -> list[int]:
         (ids(example_ids),),
     )
     return [row[0] for row in rows.fetchall()]
+
+
+def uses(db: Db, round_id: int, example_ids: Iterable[int]) -> bool:
+    """Whether a round works with any of these examples, in whatever role."""
+    row = db.read().execute(
+        "SELECT 1 FROM round_examples WHERE round_id = ?"
+        " AND example_id IN (SELECT value FROM json_each(?))",
+        (round_id, ids(example_ids)),
+    )
+    return row.fetchone() is not None
 
 
 def reconcile(db: Db, home: Home) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from acclimate.store import files, ledger
+from acclimate.store import buffer, files, ledger
 from acclimate.store.db import Db
 from acclimate.store.errors import Detached, NotFound, RoundError, StoreError
 
@@ -183,3 +183,46 @@ def test_what_a_round_beside_a_pinned_adapter_learned_waits(db: Db, home: files.
     ledger.pin(db, 1)
     publish(db, home, [2])
     assert (ledger.live(db), states(db)[2]) == (1, "pending")
+
+
+def test_a_rollback_while_a_round_runs_is_not_undone(db: Db, home: files.Home) -> None:
+    publish(db, home, [1])
+    round_id = ledger.start_round(db, 1, 1, [2])
+    ledger.set_live(db, None, "rollback")
+    ledger.publish(db, round_id, 2, 1, "", 1.0, {}, [2], reasons=["well"])
+    assert ledger.live(db) is None
+    assert ledger.adapter(db, 2).parent == 1
+    assert [s.reason for s in ledger.swaps(db)] == ["rollback", "round"]
+    newest = ledger.rounds(db, 1)[0]
+    assert newest.state == "accepted"
+    assert newest.reasons == ["well", "not made live: live moved to base while the round ran"]
+    assert states(db)[1] == states(db)[2] == "pending"
+    ledger.set_live(db, 2, "rollback")
+    assert states(db)[1] == states(db)[2] == "learned"
+
+
+def test_a_round_with_a_forgotten_example_is_not_published(db: Db) -> None:
+    round_id = ledger.start_round(db, None, 1, [1], [2], [3])
+    assert ledger.uses(db, round_id, [9, 2]) and not ledger.uses(db, round_id, [4])
+    buffer.mark(db, [2], "forgotten", buffer.FORGOTTEN)
+    with pytest.raises(RoundError, match=ledger.WAS_FORGOTTEN):
+        ledger.publish(db, round_id, 1, None, "", 1.0, {}, [1])
+    assert ledger.adapters(db) == [] and ledger.rounds(db)[0].state == "running"
+
+
+def test_after_a_rollback_an_older_reply_does_not_wait_beside_its_newer_one(
+    db: Db, home: files.Home
+) -> None:
+    with db.write() as conn:
+        conn.execute("INSERT INTO sources(id, path, kind, added_at) VALUES (1, '/s', 'chat', 0)")
+        conn.execute("UPDATE examples SET source_id = 1, prompt_sha256 = 'q' WHERE id IN (1, 3, 5)")
+    publish(db, home, [1, 2])
+    publish(db, home, [3])
+    ledger.set_live(db, None, "rollback")
+    assert states(db) == {n: "forgotten" if n in (1, 3) else "pending" for n in range(1, 7)}
+    assert buffer.get(db, 1).reason == buffer.get(db, 3).reason == "superseded by 5"
+    ledger.set_live(db, 1, "rollback")
+    assert [states(db)[n] for n in (1, 2, 3, 5)] == ["learned", "learned", "forgotten", "pending"]
+    assert buffer.get(db, 1).reason == ""
+    ledger.set_live(db, 2, "rollback")
+    assert [states(db)[n] for n in (1, 3, 5)] == ["learned", "learned", "pending"]
