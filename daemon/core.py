@@ -43,6 +43,7 @@ class RoundsLike(Protocol):
     def start(self, reason: str = ...) -> int: ...
     def current(self) -> dict[str, Any] | None: ...
     def cancel(self, round_id: int) -> None: ...
+    def interrupt(self, why: str) -> None: ...
 
 
 class Core:
@@ -214,7 +215,8 @@ class Core:
     def forget(self, target: str) -> dict[str, Any]:
         """Take an example (by id) or documents (by path) out of buffer and index.
 
-        Adapters that learned it keep it: the answer names them. Raises NotFound.
+        A round that has it is ended. Adapters that learned it keep it: the answer names them.
+        Raises NotFound.
         """
         if target.isascii() and target.isdecimal():
             number = int(target)
@@ -238,15 +240,21 @@ class Core:
         self.index.flush()
         versions = sorted({version for one in done for version in one.versions})
         names = [version_name(version) for version in versions]
+        examples = sorted({example for one in done for example in one.examples})
         message = "no adapter learned it"
         if names:
             message = (
                 f"{', '.join(names)} learned it and still carr{'ies' if len(names) == 1 else 'y'}"
                 " it: learning again without it is not built yet"
             )
+        # Should the round be publishing just now: the ledger refuses an adapter with these.
+        running = self.rounds.current() if self.rounds else None
+        if self.rounds and running and ledger.uses(self.db, running["round"], examples):
+            self.rounds.interrupt(ledger.WAS_FORGOTTEN)
+            message += f"; round {running['round']} had it and was ended"
         return {
             "documents": list(paths),
-            "examples": sorted({example for one in done for example in one.examples}),
+            "examples": examples,
             "chunks": sum(one.chunks for one in done),
             "adapters": names,
             "message": message,

@@ -129,13 +129,16 @@ class Rounds:
         return running.round_id
 
     def _begin(self, reason: str) -> _Running:
-        found = buffer.snapshot(self._db, limit=self._config.max_new, replay=self._config.replay)
+        before = ledger.rounds(self._db, limit=1)
+        seed = before[0].id + 1 if before else 1  # another one after a rejection, too
+        found = buffer.snapshot(
+            self._db, limit=self._config.max_new, replay=self._config.replay, seed=seed
+        )
         if not found.new:
             raise RoundError(
                 "there is nothing new to learn", "watch a chat source, or add one: acclimate add"
             )
         parent = ledger.live(self._db)
-        seed = ledger.next_version(self._db)
         waited = frozenset(e.id for e in found.new if e.state == "held-out")
         mixture = choose(
             [_taught(e) for e in found.new], [_taught(e) for e in found.replay], waited, seed
@@ -236,9 +239,10 @@ class Rounds:
     # Publishing
 
     def publish(self, round_id: int, folder: Path, snapshot: Snapshot, result: Result) -> str:
-        """Makes an accepted candidate an adapter and, unless pinned, live. Returns its name.
+        """Makes an accepted candidate an adapter and, unless pinned or moved, live; its name.
 
-        Raises AdapterError when what llama.cpp serves is not what the worker measured.
+        Raises AdapterError when what llama.cpp serves is not what the worker measured, RoundError
+        when one of its examples was forgotten meanwhile.
         """
         version = ledger.next_version(self._db)
         name = version_name(version)

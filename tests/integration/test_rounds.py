@@ -23,6 +23,8 @@ import pytest
 from acclimate.adapters.snapshot import Snapshot, Taught, Training
 from acclimate.daemon import history
 from acclimate.daemon import rounds as rounds_module
+from acclimate.daemon.config import Config
+from acclimate.daemon.core import Core
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.sampling import Sampling
@@ -32,6 +34,7 @@ from acclimate.store import buffer, ledger
 from acclimate.store.db import Db
 from acclimate.store.errors import EngineError, RoundError
 from acclimate.store.files import Home, sha256_file
+from acclimate.store.index import Index
 from acclimate.store.ingest import add_bytes
 
 FAST = LearnConfig(
@@ -485,3 +488,26 @@ def test_a_round_that_cannot_begin_is_not_running_for_ever(
     place.rounds.cancel(place.rounds.start())
     with suppress(RoundError):
         place.rounds.wait(2, 20)
+
+
+def test_each_round_has_another_seed_whatever_became_of_the_last(
+    place: Place, stand_in: Callable[[str], None]
+) -> None:
+    stand_in("sys.exit(1)")
+    assert [place.run().seed, place.run().seed] == [1, 2]
+    assert ledger.adapters(place.db) == []
+
+
+def test_what_is_forgotten_meanwhile_is_not_learned(
+    place: Place, stand_in: Callable[[str], None]
+) -> None:
+    stand_in("time.sleep(60)")
+    core = Core(
+        place.home, Config(), place.db, Index(place.db, place.home.index), rounds=place.rounds
+    )
+    number = place.rounds.start()
+    done = core.forget(str(buffer.examples(place.db)[0].id))
+    assert f"round {number} had it and was ended" in done["message"]
+    assert (place.last().state, place.last().error) == ("failed", "an example was forgotten")
+    assert place.rounds.current() is None
+    assert buffer.counts(place.db)["pending"] == 3
