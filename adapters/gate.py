@@ -144,13 +144,19 @@ def gate(measures: Measures, limits: Limits | None = None) -> Verdict:
     if measures.unseen:
         rise = _rise(measures.unseen)
         bound = upper_bound(rise, lim.confidence)
-        # With nothing reworded to measure by, unseen exchanges must show the gain themselves.
-        limit = lim.max_held_out_rise if measures.wordings else 0.0
-        passed = bound < limit if not measures.wordings else fmean(rise) < limit
+        if measures.wordings:
+            # A handful of exchanges: they veto when they are surely worse, not by chance.
+            sure = -upper_bound([-r for r in rise], lim.confidence)
+            passed, limit = sure < lim.max_held_out_rise, lim.max_held_out_rise
+            bounded = f"lower bound {sure:+.3f}"
+        else:
+            # With nothing reworded to measure by, they must show the gain themselves.
+            passed, limit, bounded = bound < 0, 0.0, f"upper bound {bound:+.3f}"
         check(
             "unseen",
             passed,
-            f"{len(rise)} held-out exchanges: NLL {fmean(rise):+.3f} (below {limit:+.2f})",
+            f"{len(rise)} held-out exchanges: NLL {fmean(rise):+.3f}, {bounded}"
+            f" (below {limit:+.2f})",
         )
     if not measures.wordings and not measures.unseen:
         # Too few to hold any out: that they were learned at all must do.

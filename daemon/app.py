@@ -250,13 +250,14 @@ class Daemon:
         self.notifier.status(f"serving {self.engine.live}")
 
     def _conditions(self) -> schedule.Conditions:
-        counts = buffer.counts(self.db)
+        attached = self.attachment.check()  # without its drive the database is not asked
+        counts = buffer.counts(self.db) if attached else None
         return schedule.Conditions(
             now=datetime.now(),
-            waiting=counts["pending"] + counts["held-out"],
+            waiting=counts["pending"] + counts["held-out"] if counts else 0,
             running=self.rounds.current() is not None,
-            attached=self.attachment.attached,
-            pinned=ledger.pinned(self.db),
+            attached=attached,
+            pinned=attached and ledger.pinned(self.db),
             idle_seconds=self.engine.idle_seconds,
             **schedule.machine(),
         )

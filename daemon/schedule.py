@@ -5,6 +5,7 @@ The decision is a pure function; a thin shell around APScheduler asks it and sta
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -160,9 +161,9 @@ class Schedule:
             if self.last_obstacle is None:
                 return self._start("schedule")
             log.debug("round_not_due", why=self.last_obstacle)
-        except AcclimateError as error:
-            self.last_obstacle = error.message
-            log.info("round_not_started", why=error.message)
+        except (AcclimateError, sqlite3.Error) as error:
+            self.last_obstacle = str(getattr(error, "message", error))
+            log.info("round_not_started", why=self.last_obstacle)
         return None
 
     def next_at(self) -> float | None:

@@ -27,6 +27,7 @@ class Db:
     `path` is a file, or a `file:` URI (tests choose SQLite's VFS so). `wal` None means WAL where
     the file system can; True raises StoreError where it cannot. `attached` is asked before each
     write and stops it with Detached, so that nothing is written beside a drive that was pulled.
+    A closed one is detached, too, until `reopen`.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class Db:
 
     def _open(self) -> None:
         self._failure = ""
+        self._closed = True
+        self._check_attached()
         file = None if self.path.startswith("file:") else Path(self.path)
         try:
             if file is not None and not file.exists():
@@ -58,6 +61,7 @@ class Db:
             migrations.migrate(self.utils)
             if file is not None:
                 fsync_dir(file.parent)
+            self._closed = False
         except (sqlite3.Error, OSError) as e:
             raise StoreError(
                 f"cannot open the database {self.path}: {e}",
@@ -89,8 +93,9 @@ class Db:
                     f"the database failed before: {self._failure}",
                     "check the drive, then restart Acclimate",
                 )
-            if self._attached is not None and not self._attached():
-                raise Detached("the home's drive is not there", "plug it in again")
+            if self._closed:
+                raise _away()
+            self._check_attached()
             conn = self._writer
             try:
                 conn.execute("BEGIN IMMEDIATE")
@@ -143,16 +148,29 @@ class Db:
         """This thread's read-only connection; inside this thread's `write`, the writer itself.
 
         Fetch all rows of a statement: a half-read one blocks commits where there is no WAL.
+        Raises Detached, or StoreError when the file is not there; it never makes one.
         """
         if self._owner == threading.get_ident():
             return self._writer
+        if self._closed:
+            raise _away()
         if getattr(self._local, "generation", None) != self._generation:
-            conn = _connect(self.path)
+            self._check_attached()
+            try:
+                conn = _connect(self.path, create=False)
+            except sqlite3.OperationalError as e:
+                raise StoreError(
+                    f"cannot read the database {self.path}: {e}", "check the drive"
+                ) from e
             conn.execute("PRAGMA query_only = ON")
             self._readers.add(conn)
             self._local.conn, self._local.generation = conn, self._generation
         reader: _Connection = self._local.conn
         return reader
+
+    def _check_attached(self) -> None:
+        if self._attached is not None and not self._attached():
+            raise _away()
 
     def integrity_check(self) -> list[str]:
         """What is wrong with the file, empty when nothing is: pages, foreign keys, FTS."""
@@ -188,6 +206,7 @@ class Db:
     def close(self) -> None:
         """Close every connection; unfinished transactions are rolled back."""
         with self._lock:
+            self._closed = True
             for conn in [*self._readers, self._writer]:
                 with suppress(sqlite3.Error):
                     conn.close()
@@ -198,7 +217,13 @@ class _Connection(sqlite3.Connection):
     """sqlite3's own class takes no weak references."""
 
 
-def _connect(path: str) -> _Connection:
+def _away() -> Detached:
+    return Detached("the home's drive is not there", "plug it in again")
+
+
+def _connect(path: str, *, create: bool = True) -> _Connection:
+    if not create and not path.startswith("file:"):
+        path = f"{Path(path).absolute().as_uri()}?mode=rw"
     conn: _Connection = sqlite3.connect(
         path,
         factory=_Connection,

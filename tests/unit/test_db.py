@@ -203,3 +203,31 @@ def test_migrations_run_once(tmp_path: Path) -> None:
     rows = list(sqlite_utils.Database(tmp_path / "a.db")["_sqlite_migrations"].rows)
     names = [row["name"] for row in rows]
     assert names == sorted(set(names))
+
+
+def test_reading_while_the_drive_is_out_makes_no_empty_database(tmp_path: Path) -> None:
+    there = True
+    db = Db(tmp_path / "a.db", attached=lambda: there)
+    assert db.read().execute("SELECT count(*) FROM rounds").fetchone()[0] == 0
+    db.close()
+    with pytest.raises(Detached):
+        db.read()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    there = False
+    with pytest.raises(Detached):
+        db.reopen()
+    assert list(tmp_path.iterdir()) == []
+    there = True
+    db.reopen()
+    db.read()
+    db.close()
+
+
+def test_a_reader_never_makes_the_file(tmp_path: Path) -> None:
+    db = Db(tmp_path / "a.db", wal=False)
+    (tmp_path / "a.db").unlink()
+    with pytest.raises(StoreError, match="cannot read"):
+        db.read()
+    assert not (tmp_path / "a.db").exists()
+    db.close()
