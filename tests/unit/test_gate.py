@@ -46,7 +46,7 @@ def test_a_good_candidate_is_accepted_with_every_check_named() -> None:
         ({"applied_kl": 0.0}, "applied"),
         ({"applied_kl": math.nan}, "applied"),
         ({"wordings": [(3.0, 3.1), (2.5, 2.4), (4.0, 4.0), (3.5, 3.6)]}, "learned"),
-        ({"unseen": [(2.0, 2.2), (2.2, 2.3)]}, "unseen"),
+        ({"unseen": [(2.0, 2.4), (2.2, 2.5), (2.1, 2.5)]}, "unseen"),
         ({"wordings": [], "unseen": [(2.0, 2.01), (2.2, 2.22)]}, "unseen"),
         ({"wordings": [], "unseen": []}, "learned"),
         ({"general_parent": [(1.0, 1.04)] * 4}, "general, against parent"),
