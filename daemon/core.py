@@ -20,7 +20,7 @@ from acclimate.daemon.schedule import Schedule
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, conversations, ledger, sources
 from acclimate.store.db import Db
-from acclimate.store.errors import EngineError, NotFound
+from acclimate.store.errors import AcclimateError, EngineError, NotFound
 from acclimate.store.files import Home, version_name
 from acclimate.store.forget import Forgotten, forget_document, forget_example
 from acclimate.store.index import Index
@@ -337,7 +337,7 @@ class Core:
         else:
             try:
                 live = history.name_of(ledger.live(self.db))
-            except sqlite3.Error:
+            except (AcclimateError, sqlite3.Error):
                 live = None
         return {
             "status": "ok" if alive else "failing",
