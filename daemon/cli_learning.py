@@ -145,19 +145,19 @@ def unpin(ctx: typer.Context, as_json: Json = False) -> None:
     rich_help_panel=_PANEL,
     epilog=example(
         "acclimate export v0003 ./my-adapter --to peft",
-        "acclimate export live ./merged --to merged",
+        "acclimate export live ./merged.gguf --to merged",
     ),
 )
 def export(
     ctx: typer.Context,
     version: Annotated[str, version_argument("The adapter.", "live")],
-    destination: Annotated[Path, typer.Argument(help="A new file for gguf, else a new folder.")],
+    destination: Annotated[Path, typer.Argument(help="A new folder for peft, else a new file.")],
     to: Annotated[
         str,
         typer.Option(
             "--to",
             metavar="peft|gguf|merged",
-            help="A PEFT folder, a LoRA in GGUF, or the base with it merged in.",
+            help="A PEFT folder, a LoRA in GGUF, or the base with it merged in, in GGUF.",
         ),
     ],
     as_json: Json = False,

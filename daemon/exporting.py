@@ -3,7 +3,6 @@
 Knows the files of an adapter's folder and their hashes; merging is done by a child process.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -58,17 +57,16 @@ def copy(
 
 
 def merge(home: Home, version: str, known: Mapping[str, Any], destination: Path) -> list[Path]:
-    """Write the base with the adapter merged in, as a folder that transformers loads.
+    """Write the base with the adapter merged in, as one GGUF file; the path written.
 
-    A child process does it. Raises AdapterError.
+    A child process does it. Raises AdapterError: the adapter is not the one that was published or
+    fits another base, the destination exists, the child failed; ModelError.
     """
     from acclimate.daemon import config, models
 
     destination = _free(destination)
     folder = home.adapter_dir(parse_version(version))
-    hashes = _hashes(known)
-    for name in _PEFT:
-        _check(folder / name, hashes)
+    _check(folder / _GGUF, _hashes(known))
     base = models.base_path(home, config.load(home))
     if models.base_sha256(home, base) != (known.get("card") or {}).get("base_sha256"):
         raise AdapterError(
@@ -77,24 +75,16 @@ def merge(home: Home, version: str, known: Mapping[str, Any], destination: Path)
     command = [sys.executable, "-m", "acclimate.adapters.merge"]
     done = subprocess.run(
         [*command, str(folder), str(base), str(destination)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
+        errors="replace",
         check=False,
     )
-    if done.returncode or not destination.is_dir():
-        message, hint = _said(done.stdout) or (f"exit code {done.returncode}", "")
-        raise AdapterError(f"{version} cannot be merged: {message}", hint or "try --to peft")
+    if done.returncode or not destination.is_file():
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise AdapterError(f"{version} cannot be merged: {said[-1]}", "try --to peft or gguf")
     return [destination]
-
-
-def _said(output: str) -> tuple[str, str] | None:
-    """What the child said last: its error and hint."""
-    try:
-        event = json.loads(output.strip().splitlines()[-1])
-        return str(event["message"]), str(event.get("hint") or "")
-    except (IndexError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _free(destination: Path) -> Path:

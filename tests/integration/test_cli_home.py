@@ -11,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from acclimate.daemon import cli
 from acclimate.daemon.cli_common import Exit
 from acclimate.daemon.lock import HomeLock
+from acclimate.daemon.trial import try_model
 from acclimate.store import ledger
 from acclimate.store.db import Db
 from acclimate.store.files import Home, sha256_file
@@ -82,7 +85,7 @@ def test_what_needs_the_daemon_is_4(home: Home, words: tuple[str, ...]) -> None:
     ]
 
 
-def publish(home: Home, adapter: Path, version: int, parent: int | None) -> None:
+def publish(home: Home, adapter: Path, version: int, parent: int | None, **card: Any) -> None:
     """An adapter as a round would leave it; its PEFT files are stand-ins."""
     db = Db(home.db)
     round_id = ledger.start_round(db, parent, version, [])
@@ -100,7 +103,7 @@ def publish(home: Home, adapter: Path, version: int, parent: int | None) -> None
         parent,
         files["adapter.gguf"],
         1.0,
-        {"files": files},
+        {"files": files, **card},
         [],
         measures=measures,
     )
@@ -249,3 +252,26 @@ def test_merging_needs_the_base_it_was_learned_on(
     said = call(*words, code=1).stderr
     assert "v0001 cannot be merged" in said and "hint: " in said
     assert not (tmp_path / "merged").exists()
+
+
+def test_merged_is_one_file_with_the_weights_of_both(
+    home: Home, tiny_llama: Path, tiny_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    call("models", "pull", str(tiny_llama))
+    call("models", "use", "llama")
+    publish(home, tiny_adapter(1), 1, None, base_sha256=sha256_file(tiny_llama))
+    target = tmp_path / "merged.gguf"
+    assert data("export", "live", str(target), "--to", "merged")["files"] == [str(target)]
+    base, adapter, merged = (
+        {t.name: t.data.astype("float32") for t in gguf.GGUFReader(file).tensors}
+        for file in (tiny_llama, tiny_adapter(1), target)
+    )
+    assert merged.keys() == base.keys()
+    name = "blk.1.ffn_up.weight"
+    expected = base[name] + adapter[f"{name}.lora_b"] @ adapter[f"{name}.lora_a"]
+    np.testing.assert_allclose(merged[name], expected, atol=0.01)
+    assert try_model(target).kind == "base"  # llama.cpp loads it
+    call("export", "live", str(target), "--to", "merged", code=1)
+    (home.adapter_dir(1) / "adapter.gguf").write_bytes(b"changed")
+    said = call("export", "v0001", str(tmp_path / "no.gguf"), "--to", "merged", code=1).stderr
+    assert "not the file that was published" in said
