@@ -14,7 +14,7 @@ from acclimate.daemon.cli_common import Commands, Json, Session, default_root
 _CODES = "\n".join(
     (
         "Exit codes:",
-        "  0 done · 1 failed · 2 wrong usage",
+        "  0 done · 1 failed · 2 wrong usage (run: also no home, a wrong setting)",
         "  3 the gate rejected the round (learn --wait)",
         "  4 the command needs the daemon, which is not running",
         "",

@@ -6,8 +6,8 @@ Knows no command.
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -50,13 +50,17 @@ class Session:
 
     def home(self) -> Home:
         """The home. Raises HomeError when there is none."""
+        from acclimate.daemon import log
+
+        # What happens in this process is the command's to print: stdout is for data.
+        log.set_up(level="warning")
         return Home.open(self.root)
 
     def client(self) -> "AbstractContextManager[Client]":
         """Speaks to the home's operations, whether the daemon runs or not."""
         from acclimate.daemon.client import connect
 
-        return connect(self.root)
+        return connect(self.home().root)
 
     def show(self, data: Any, view: "Callable[[Any], RenderableType]") -> None:
         """Print data: as JSON if asked, else as `view` draws it."""
@@ -130,12 +134,21 @@ class Commands(TyperGroup):
             raise _report(e, f"{type(e).__name__}: {e}", hint) from e
 
 
-def _report(error: Exception, message: str, hint: str) -> BaseException:
+@contextmanager
+def wrong_usage(*kinds: type[AcclimateError]) -> Iterator[None]:
+    """Errors of these kinds end with the code of wrong usage: trying again does not mend them."""
+    try:
+        yield
+    except kinds as e:
+        raise _report(e, e.message, e.hint, Exit.USAGE) from e
+
+
+def _report(error: Exception, message: str, hint: str, code: Exit | None = None) -> BaseException:
     """Say what happened on stderr; what to raise after it."""
     if os.environ.get("ACCLIMATE_DEBUG") == "1":
         return error
     _say(message, hint)
-    return typer.Exit(_code(error))
+    return typer.Exit(_code(error) if code is None else code)
 
 
 def _say(message: str, hint: str) -> None:

@@ -12,8 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from acclimate.daemon.cli_common import Exit, Json, Session, default_root, example, session
-from acclimate.store.errors import ModelError
+from acclimate.daemon.cli_common import (
+    Exit,
+    Json,
+    Session,
+    default_root,
+    example,
+    session,
+    wrong_usage,
+)
+from acclimate.store.errors import ConfigError, HomeError, ModelError
 from acclimate.store.files import Home, atomic_write
 
 app = typer.Typer()
@@ -65,12 +73,20 @@ def init(
 
 @app.command(epilog=example("acclimate run"))
 def run(ctx: typer.Context) -> None:
-    """The daemon, in the foreground: it watches, answers and learns until Ctrl-C."""
+    """The daemon, in the foreground: it watches, answers and learns until Ctrl-C.
+
+    Without a home, or with a setting that cannot be used, it ends with code 2.
+    """
     from acclimate.daemon import app as daemon
     from acclimate.daemon import config
 
-    home = session(ctx).home()
-    raise typer.Exit(daemon.run(home, config.load(home)))
+    # A service manager does not start it again after this code.
+    with wrong_usage(HomeError, ConfigError):
+        home = session(ctx).home()
+        settings = config.load(home)
+    with wrong_usage(ConfigError):
+        code = daemon.run(home, settings)
+    raise typer.Exit(code)
 
 
 @app.command(epilog=example("acclimate status", "acclimate status --json"))

@@ -25,7 +25,6 @@ watch = typer.Typer(
 app.add_typer(watch, name="watch", rich_help_panel="Sources")
 
 _PANEL = "Sources"
-_MAX_BYTES = 4_000_000
 _CODE_SUFFIXES = frozenset(
     {
         *(".c", ".cc", ".cpp", ".cs", ".css", ".go", ".h", ".hpp", ".html", ".java", ".js", ".jsx"),
@@ -111,13 +110,16 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Put one file into the buffer now; it is read once and not watched."""
-    from acclimate.daemon import views
+    from acclimate.daemon import config, views
 
     s = session(ctx, as_json)
     path = None if file == "-" else Path(file)
-    data = sys.stdin.buffer.read(_MAX_BYTES + 1) if path is None else _read(path)
-    if len(data) > _MAX_BYTES:
-        raise SourceError(f"{file} is larger than {_MAX_BYTES} bytes", "split it")
+    most = config.load(s.home()).watch.max_file_bytes
+    data = sys.stdin.buffer.read(most + 1) if path is None else _read(path, most + 1)
+    if len(data) > most:
+        raise SourceError(
+            f"{file} is larger than {most} bytes", "split it, or raise [watch] max_file_bytes"
+        )
     kind = kind or _kind_of(path)
     label = name or ("stdin" if path is None else str(path.absolute()))
     body = {"name": label, "text": _text(data, file, kind), "kind": kind.value}
@@ -126,10 +128,10 @@ def add(
     s.show(added, views.added)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(_MAX_BYTES + 1)
+            return file.read(most)
     except OSError as e:
         raise SourceError(f"cannot read {path}: {e.strerror}") from e
 
@@ -200,7 +202,7 @@ def _forget(client: "Client", target: str) -> Any:
     try:
         return client.post("/v1/forget", {"target": str(Path(target).expanduser().absolute())})
     except NotFound:
-        # What was piped in has a name that is no path.
-        if Path(target).name != target:
+        # What was piped in, or was named with --name, has a name that is no path.
+        if Path(target).is_absolute():
             raise
         return client.post("/v1/forget", {"target": target})

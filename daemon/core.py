@@ -230,6 +230,11 @@ class Core:
         if not Path(target).is_absolute():
             # A daemon's own folder means nothing to the person: only a name that was given fits.
             documents = [d for d in documents if d.path == target]
+        if PurePosixPath(target).suffix or not documents:
+            by_hand = sources.manual_source(self.db).id
+            for name in {_named(target, kind, b"") for kind in ("chat", "notes")} - {target}:
+                found = sources.find_document(self.db, by_hand, name)
+                documents += [found] if found else []
         documents = [d for d in documents if d.state != "forgotten"]
         if not documents:
             raise NotFound(f"nothing was read from {target[:200]}", "give the path of a file")

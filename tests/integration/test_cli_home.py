@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from acclimate.daemon import cli
 from acclimate.daemon.cli_common import Exit
-from acclimate.daemon.lock import HomeLock
+from acclimate.daemon.lock import HomeLock, Locked
 from acclimate.daemon.trial import try_model
 from acclimate.store import ledger
 from acclimate.store.db import Db
@@ -74,6 +74,57 @@ def test_add_search_forget(home: Home, tmp_path: Path) -> None:
     call("forget", str(note), code=1)
     call("add", "-", stdin="a line that was piped in")
     assert "piped" in call("search", "piped").stdout
+
+
+def test_what_was_added_is_forgotten_by_the_name_that_was_given(home: Home, tmp_path: Path) -> None:
+    note, chat = tmp_path / "x.json", tmp_path / "foo.txt"
+    note.write_text('{"not": "a chat"}')
+    chat.write_text(json.dumps({"instruction": "Who?", "output": "Ines."}))
+    assert data("add", str(note))["path"] == f"{note}.txt"
+    assert data("add", str(chat), "--kind", "chat")["path"] == f"{chat}.jsonl"
+    assert data("forget", str(note))["documents"] == [f"{note}.txt"]
+    assert data("forget", str(chat))["examples"] == [1]
+    note.write_text('{"another": "one"}')
+    call("add", str(note), "--name", "letters/may.json")
+    assert data("forget", "letters/may.json")["documents"] == ["letters/may.json.txt"]
+
+
+def test_the_largest_file_is_a_setting(home: Home, tmp_path: Path) -> None:
+    home.config.write_text("[watch]\nmax_file_bytes = 10\n")
+    (tmp_path / "a.md").write_text("eleven char")
+    said = call("add", str(tmp_path / "a.md"), code=1).stderr
+    assert "larger than 10 bytes" in said and "max_file_bytes" in said
+    call("add", "-", stdin="ten chars.")
+
+
+def test_run_ends_with_2_where_starting_again_would_not_help(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no Acclimate home" in call("--home", str(tmp_path), "run", code=2).stderr
+    home.config.write_text("[server]\nprot = 1\n")
+    assert "hint: did you mean port?" in call("run", code=2).stderr
+    home.config.unlink()
+
+    def taken(*_: object) -> int:
+        raise Locked("a daemon uses it already")
+
+    monkeypatch.setattr("acclimate.daemon.app.run", taken)
+    call("run", code=1)
+
+
+def test_logs_of_a_command_go_to_stderr(home: Home) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        (
+            "import structlog; from pathlib import Path;"
+            "from acclimate.daemon.cli_common import Session;"
+            f"Session(Path({str(home.root)!r})).home(); log = structlog.get_logger();"
+            "log.info('unseen'); log.warning('seen')"
+        ),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "" and '"seen"' in done.stderr and "unseen" not in done.stderr
 
 
 @pytest.mark.parametrize("words", [("ask", "hm?"), ("chat",), ("learn",), ("learn", "--wait")])

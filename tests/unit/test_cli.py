@@ -18,6 +18,7 @@ from acclimate.daemon import cli
 from acclimate.daemon.cli_common import Exit, Session
 from acclimate.daemon.client import Client, NotRunning
 from acclimate.store.errors import NotFound, RoundError
+from acclimate.store.files import Home
 
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 CONTRACT = """
@@ -54,7 +55,8 @@ class Answers(Client):
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Answers:
+    monkeypatch.setenv("ACCLIMATE_HOME", str(Home.create(tmp_path / "home").root))
     client = Answers({})
 
     @contextmanager
