@@ -25,7 +25,7 @@ from acclimate.daemon import models
 from acclimate.daemon.attach import mount_of
 from acclimate.daemon.config import Config
 from acclimate.daemon.lock import HomeLock, Locked
-from acclimate.daemon.token import host_token_path
+from acclimate.daemon.token import token_file
 from acclimate.store.errors import AcclimateError
 from acclimate.store.files import Home, sha256_file, version_name
 from acclimate.store.ledger import ADAPTER_FILE
@@ -198,7 +198,7 @@ def _disk(home: Home) -> Iterator[Finding]:
 
 
 def _token(home: Home) -> Iterator[Finding]:
-    path = next((p for p in (host_token_path(home), home.token) if p.exists()), None)
+    path = token_file(home)
     if path is None:
         yield Finding("token", "ok", "none yet: the daemon makes one")
         return
@@ -255,7 +255,11 @@ def _adapters(home: Home) -> Iterator[Finding]:
         if not file.is_file() or sha256_file(file) != sha256:
             bad.append(version_name(version))
     if bad:
-        hint = "the daemon leaves them out at its next start; restore them, or go on without"
+        # The daemon reads the live one through when it starts, others when they are asked for.
+        hint = (
+            "a damaged one is never loaded, and live gives way to its parent at the next start;"
+            " restore them, or go on without"
+        )
         yield Finding("adapters", "error", f"missing or damaged: {', '.join(bad)}", hint)
     else:
         yield Finding("adapters", "ok", f"{len(rows)}, all as published")

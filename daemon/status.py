@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from acclimate.daemon import history
+from acclimate.daemon.token import token_file
 from acclimate.store import buffer, ledger, sources
 from acclimate.store.db import Db
 
@@ -33,6 +34,7 @@ def status(core: "Core") -> dict[str, Any]:
     """What the daemon is doing; of a home whose daemon does not run, what the store says."""
     db = core.db
     rounds = ledger.rounds(db, limit=1)
+    token = token_file(core.home)
     return {
         "daemon": _daemon(core),
         "home": {
@@ -40,6 +42,7 @@ def status(core: "Core") -> dict[str, Any]:
             "portable": core.home.portable,
             "attached": core.home.attached(),
         },
+        "token_file": str(token) if token else None,
         "models": {"base": core.config.models.base, "embedder": core.config.models.embedder},
         "live": history.name_of(ledger.live(db)),
         "pinned": ledger.pinned(db),

@@ -38,6 +38,11 @@ def host_token_path(home: Home) -> Path:
     return user_state_path("acclimate", appauthor=False) / "tokens" / home.id
 
 
+def token_file(home: Home) -> Path | None:
+    """Where the token is, None before there is one."""
+    return next((path for path in (host_token_path(home), home.token) if path.exists()), None)
+
+
 def _load(path: Path) -> str | None:
     """None when there is none, or when no mode can keep others from reading it: it is deleted."""
     try:

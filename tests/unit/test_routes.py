@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from acclimate.daemon import token
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
 from acclimate.daemon.server import create_app, unguarded
@@ -70,6 +71,9 @@ def test_status_of_a_fresh_home(client: TestClient, home: Home) -> None:
     found = client.get("/v1/status").json()
     assert found["daemon"]["running"] is False
     assert found["home"] == {"path": str(home.root), "portable": False, "attached": True}
+    assert found["token_file"] is None
+    token.load_or_create_token(home)
+    assert client.get("/v1/status").json()["token_file"] == str(home.token)
     assert found["live"] == "base" and found["pinned"] is False
     assert found["examples"]["pending"] == 0
     assert found["index"] == {"size": 0, "pending": 0}
