@@ -44,6 +44,6 @@ bench: $(READY) models
 	set -e; for script in benchmarks/*.py; do [ ! -e "$$script" ] || $(BIN)/python "$$script"; done
 
 clean:
-	rm -rf .venv build dist demo-home report.json benchmarks/out .pytest_cache .mypy_cache \
-		.ruff_cache .hypothesis .import_linter_cache ./*.egg-info
+	rm -rf .venv build dist demo-home demo-home-stream report.json benchmarks/out .pytest_cache \
+		.mypy_cache .ruff_cache .hypothesis .import_linter_cache ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
