@@ -123,6 +123,7 @@ class Trial:
         self.promised = Promised(self.watched)
         self.round_seconds = self.work_seconds = 5.0  # all of a round; its worker after imports
         self.counter = 0
+        self.worker: int | None = None  # of a round whose daemon was killed
         self.daemon = self.start()
         self.daemon.call("POST", "/v1/sources", {"path": str(self.watched), "kind": "chat"})
 
@@ -215,6 +216,7 @@ class Trial:
         self._resend()
         with self.database() as conn:
             Look(self.home.root, self.promised, conn, kill.found).running(self.daemon)
+        self._worker_ends(kill)
         return kill
 
     def _ingest(self, plan: Plan, kill: Kill) -> None:
@@ -252,7 +254,7 @@ class Trial:
         if plan.victim == "daemon":
             os.kill(self.daemon.pid, signal.SIGKILL)
             self.daemon.process.wait()
-            self._worker_ends(pid, kill)
+            self.worker = pid
             return
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -279,7 +281,7 @@ class Trial:
         self._note(kill)
         if not kill.reached:
             os.kill(self.daemon.pid, signal.SIGKILL)
-        self._worker_ends(pid, kill)
+        self.worker = pid
 
     def _swap(self, plan: Plan, kill: Kill) -> None:
         """`live` moves all the time while somebody chats."""
@@ -315,9 +317,13 @@ class Trial:
         kill.reached = self.daemon.process.poll() is not None
         kill.moment = kill.point or ""
 
-    def _worker_ends(self, pid: int | None, kill: Kill) -> None:
-        """Nobody reads a killed daemon's worker any more: it has to go by itself."""
-        end = time.monotonic() + 5
+    def _worker_ends(self, kill: Kill) -> None:
+        """Nobody reads a killed daemon's worker any more: it has to go by itself.
+
+        At the latest when it has imported torch, which a restarted daemon does not wait for.
+        """
+        end = time.monotonic() + 60
+        pid, self.worker = self.worker, None
         while pid is not None and psutil.pid_exists(pid):
             with contextlib.suppress(psutil.NoSuchProcess):
                 if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:

@@ -238,8 +238,7 @@ class Look:
         """What was handed over last is found, and once."""
         given = [n for n in self.promised.names if not n.startswith("f")]
         for name in given and [max(given, key=lambda n: n[-5:])]:
-            query = {"query": f"What is my dog {name} called?", "k": 5}
-            hits = daemon.call("POST", "/v1/search", query)["hits"]
+            hits = daemon.call("POST", "/v1/search", {"query": name, "k": 10})["hits"]
             times = sum(name in NAME.findall(hit["text"]) for hit in hits)
             if times != 1:
                 (self.found.lost if times == 0 else self.found.doubled).append(f"hit {name}")
