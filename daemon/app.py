@@ -12,6 +12,7 @@ import signal
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +25,12 @@ from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import log as logs
 from acclimate.daemon import models, schedule
 from acclimate.daemon.attach import Attachment
+from acclimate.daemon.client import find_daemon
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
-from acclimate.daemon.lock import HomeLock, boot_id
+from acclimate.daemon.lock import HomeLock, Locked, boot_id
 from acclimate.daemon.notify import Notifier
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.rounds import Rounds
@@ -36,7 +38,7 @@ from acclimate.daemon.server import create_app
 from acclimate.daemon.switch import Switch
 from acclimate.daemon.token import load_or_create_token
 from acclimate.daemon.watch import Watcher
-from acclimate.store import buffer, ledger, sources
+from acclimate.store import ledger, sources
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, ConfigError
 from acclimate.store.files import Home, atomic_write, version_name
@@ -47,6 +49,7 @@ log = structlog.get_logger(__name__)
 RUN_FILE = "run.json"
 HOST = "127.0.0.1"
 STOP_SECONDS = 2  # what running replies get to end after SIGTERM
+LOCK_SECONDS = 5.0  # how long a command that has the home is waited for
 EMBED_BATCH = 8
 BUSY_SECONDS = 1.0
 
@@ -67,7 +70,7 @@ class Daemon:
     def serve(self) -> int:
         """Runs until SIGTERM or SIGINT. Raises AcclimateError when it cannot start."""
         with contextlib.ExitStack() as stack:
-            self.lock.acquire()
+            self._take_lock()
             stack.callback(self.lock.release)
             logs.set_up(level=self.config.log.level, file=self.home.log / "daemon.log")
             stack.callback(logs.release_file)
@@ -88,6 +91,17 @@ class Daemon:
                 self.notifier.stopping()
         return 0
 
+    def _take_lock(self) -> None:
+        """A command may hold the home for a moment; a daemon that answers will not let go."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                return self.lock.acquire()
+            except Locked:
+                if time.monotonic() > deadline or find_daemon(self.home):
+                    raise
+                time.sleep(0.2)
+
     def _open(self, stack: contextlib.ExitStack) -> None:
         """Everything that serving needs, each with its end on the stack."""
         home, config = self.home, self.config
@@ -97,6 +111,8 @@ class Daemon:
             log.warning("reconciled", what=line)
         base = models.base_path(home, config)
         self.base_sha256 = models.base_sha256(home, base)
+        embedder = models.embedder_path(home, config)
+        embedder_sha256 = models.base_sha256(home, embedder)
         # A page of a mapped file on a drive that was pulled out ends the process (SIGBUS).
         self.engine = Engine(base, **config.engine.arguments(), mmap=not home.portable)
         self.engine.start(warm=ledger.live(self.db) is None)
@@ -104,9 +120,11 @@ class Daemon:
         self.prompt = Prompt.from_gguf(base)
         self.switch = Switch(home, self.db, self.engine, self.base_sha256)
         self._load_live()
-        self.embedder = Embedder(models.embedder_path(home, config), mmap=not home.portable)
+        self.embedder = Embedder(embedder, mmap=not home.portable)
         stack.callback(self.embedder.close)
-        self.index = Index(self.db, home.index, embedder=config.models.embedder)
+        # By its hash, too: vectors of another file under the same name do not compare.
+        name = f"{config.models.embedder} {embedder_sha256}"
+        self.index = Index(self.db, home.index, embedder=name)
         stack.callback(self._flush_index)
         self.retriever = Retriever(self.db, self.index, self.embedder, config.retrieval)
         self.rounds = Rounds(
@@ -251,10 +269,9 @@ class Daemon:
 
     def _conditions(self) -> schedule.Conditions:
         attached = self.attachment.check()  # without its drive the database is not asked
-        counts = buffer.counts(self.db) if attached else None
         return schedule.Conditions(
             now=datetime.now(),
-            waiting=counts["pending"] + counts["held-out"] if counts else 0,
+            waiting=ledger.waiting(self.db) if attached else 0,
             running=self.rounds.current() is not None,
             attached=attached,
             pinned=attached and ledger.pinned(self.db),

@@ -331,6 +331,22 @@ def _adapter(row: sqlite3.Row) -> Adapter:
     return Adapter(**{**dict(row), "card": json.loads(row["card"])})
 
 
+def waiting(db: Db) -> int:
+    """How many examples a scheduled round would find worth its while: those not taught yet.
+
+    After a rejection, only what came since: the same round again would be rejected again.
+    """
+    query = (
+        "SELECT count(*) FROM examples WHERE state IN ('pending', 'held-out') AND id > coalesce(("
+        "  SELECT max(r.example_id) FROM round_examples r JOIN rounds ON rounds.id = r.round_id"
+        "  WHERE state = 'rejected'"
+        "  AND rounds.id = (SELECT max(id) FROM rounds WHERE state IN ('accepted', 'rejected'))"
+        "), 0)"
+    )
+    (count,) = db.read().execute(query).fetchone()
+    return int(count)
+
+
 def rounds(db: Db, limit: int = 50) -> list[Round]:
     """The latest rounds, newest first."""
     conn = db.read()

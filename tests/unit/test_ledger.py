@@ -226,3 +226,12 @@ def test_after_a_rollback_an_older_reply_does_not_wait_beside_its_newer_one(
     assert buffer.get(db, 1).reason == ""
     ledger.set_live(db, 2, "rollback")
     assert [states(db)[n] for n in (1, 3, 5)] == ["learned", "learned", "pending"]
+
+
+def test_after_a_rejection_only_what_is_new_counts(db: Db, home: files.Home) -> None:
+    assert ledger.waiting(db) == 6
+    round_id = ledger.start_round(db, None, 1, [1, 2, 3, 4])
+    ledger.finish_round(db, round_id, "rejected", {}, ["general"])
+    assert ledger.waiting(db) == 2
+    publish(db, home, [1, 2, 3, 4, 5])
+    assert ledger.waiting(db) == 1
