@@ -30,6 +30,7 @@ from acclimate.store.files import (
     sha256_file,
     version_name,
 )
+from acclimate.store.sources import ELSEWHERE
 
 Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes in all
 
@@ -58,7 +59,8 @@ def make_portable(
 
     What a run that was cut left behind is taken up again; files with the same content are kept.
     The copy gets an id of its own, no token, and names no absolute path. Sources inside `target`
-    become relative to its home; others are kept as missing, with what was read from them.
+    become relative to its home; others are kept as missing, with what was read from them, and are
+    not read there until they are watched again.
     Raises HomeError: no space, a folder in use, a file that cannot be copied or came out different.
     """
     target = _claim(home, target.expanduser().absolute())
@@ -204,11 +206,13 @@ def _copy_database(home: Home, copy: Home, target: Path, made: Portable) -> list
             if place.is_relative_to(target):
                 path = os.path.relpath(place, target / "home")
                 change = "UPDATE sources SET path = ?, device = NULL WHERE id = ?"
+                values: list[str | int] = [Path(path).as_posix()]
             else:
                 made.missing.append(str(place))
-                path = str(place)
-                change = "UPDATE sources SET path = ?, state = 'missing' WHERE id = ?"
-            database.execute(change, (Path(path).as_posix(), source_id))
+                # Another computer may well have a folder of that name, and a disk of that number.
+                change = "UPDATE sources SET path = ?, state = 'missing', device = ? WHERE id = ?"
+                values = [place.as_posix(), ELSEWHERE]
+            database.execute(change, (*values, source_id))
         database.commit()
         adapters: list[tuple[int, str]] = database.execute(
             "SELECT version, sha256 FROM adapters WHERE state = 'ok' ORDER BY version"

@@ -67,6 +67,8 @@ def ingest_file(
     A file that is not there is gone, but only if its source's folder is there. One that looks as
     it did is not opened, so that no reading can be taken for a change.
     """
+    if source.device == sources.ELSEWHERE:
+        return IngestResult(relative, "unreachable")
     try:
         found = (source.path / relative).lstat()
         known = sources.find_document(db, source.id, relative)
@@ -130,6 +132,9 @@ def mark_gone(db: Db, source_id: int, paths: Iterable[str]) -> int:
 
 def root_device(db: Db, source: Source) -> int | None:
     """st_dev of the source's folder; None when it is missing or something else is in its place."""
+    expected = sources.get_source(db, source.id).device
+    if expected == sources.ELSEWHERE:
+        return None
     try:
         found = source.path.lstat()
         with os.scandir(source.path):
@@ -139,7 +144,6 @@ def root_device(db: Db, source: Source) -> int | None:
     if not stat.S_ISDIR(found.st_mode):
         return None
     device = found.st_dev
-    expected = sources.get_source(db, source.id).device
     if expected is None or device == expected:
         return device
     # Another device: an unmounted folder, another stick, or only a number given at this start.

@@ -19,6 +19,9 @@ from acclimate.store.walk import check_patterns
 
 Kind = Literal["notes", "chat", "code", "manual"]
 _MANUAL = "manual:"
+# In place of a device: the folder is on another computer, and one of the same path here is another
+# one. Watching it again makes it ours.
+ELSEWHERE = -1
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Source:
     trust: str
     patterns: tuple[str, ...]  # what to leave out, as in .gitignore
     state: Literal["ok", "missing", "removed"]
-    device: int | None  # st_dev of the folder when it was last scanned
+    device: int | None  # st_dev of the folder when it was last scanned, or ELSEWHERE
     added_at: float
 
 

@@ -475,3 +475,22 @@ def test_a_scan_stops_when_told_and_deletes_nothing(
     report = scan(db, notes, should_stop=lambda: True)
     assert (report.complete, report.gone) == (False, 0)
     assert len(paths(db)) == 5
+
+
+def test_a_source_of_another_computer_is_not_read_until_it_is_watched_here(
+    db: Db, root: Path, notes: sources.Source
+) -> None:
+    (root / "README.md").write_text("mine")
+    (root / "old.md").write_text("old")
+    scan(db, notes)
+    # As a portable copy has it; the other computer has another folder of this name.
+    sources.set_state(db, notes.id, "missing", sources.ELSEWHERE)
+    elsewhere = sources.get_source(db, notes.id)
+    (root / "README.md").write_text("somebody else's")
+    (root / "old.md").unlink()
+    assert scan(db, elsewhere).missing
+    for name in ("README.md", "old.md"):
+        assert ingest.ingest_file(db, elsewhere, name).outcome == "unreachable"
+    assert sorted(texts(db)) == ["mine", "old"]
+    again = sources.add_source(db, root, "notes")
+    assert scan(db, again).gone == 1 and texts(db) == ["somebody else's"]

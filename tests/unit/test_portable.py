@@ -134,7 +134,7 @@ def test_sources_inside_become_relative_and_others_are_missed(
         ).fetchall()
     assert [row for row in rows if row[1] == "notes"] == [
         ("../notes", "notes", "ok", None),
-        (str(tmp_path / "elsewhere"), "notes", "missing", 7),
+        (str(tmp_path / "elsewhere"), "notes", "missing", -1),
     ]
     assert ("added by hand", "manual", "ok", 7) in rows
     assert made.missing == [str(tmp_path / "elsewhere")]
