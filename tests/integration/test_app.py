@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from real_daemon import RealDaemon, make_home, settle
+from real_daemon import EMBEDDER, RealDaemon, make_home, settle
 
+from acclimate.daemon.lock import HomeLock
 from acclimate.store import ledger
 from acclimate.store.db import Db
 from acclimate.store.files import Home, sha256_file
@@ -199,9 +200,28 @@ def test_a_port_that_is_taken_is_named(start: Daemons, home: Home) -> None:
         other.bind(("127.0.0.1", settle(home)))
         other.listen()
         daemon = start(ready=False)
-        assert daemon.process.wait(30) == 1
+        assert daemon.process.wait(30) == 2  # a service manager would not start it again
     said = daemon.said.read_text()
     assert "port" in said and "Traceback" not in said
+
+
+def test_waits_for_a_command_that_has_the_home(start: Daemons, home: Home) -> None:
+    lock = HomeLock(home)
+    lock.acquire()
+    daemon = start(ready=False)
+    time.sleep(2)
+    assert daemon.process.poll() is None
+    lock.release()
+    assert daemon.ready()
+
+
+def test_an_embedder_file_that_was_replaced_is_named(start: Daemons, home: Home) -> None:
+    path = home.models / f"{EMBEDDER}.gguf"
+    with path.open("ab") as file:
+        file.write(b"more")
+    daemon = start(ready=False)
+    assert daemon.process.wait(30) == 1
+    assert f"{path} is not the file that was pulled" in daemon.said.read_text()
 
 
 # The service manager

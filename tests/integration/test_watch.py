@@ -155,6 +155,7 @@ def test_sources_added_and_removed_while_running(
 
 
 def test_the_homes_drive_goes_and_comes_back(watching: Watching, root: Path, home: Home) -> None:
+    assert "new.md" not in watching.documents()  # no reader is opened while the drive is out
     marker = home.marker.read_bytes()
     home.marker.unlink()
     (root / "new.md").write_text("new")
