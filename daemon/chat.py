@@ -19,7 +19,6 @@ from acclimate.daemon import render, views
 from acclimate.daemon.client import Client, NotRunning, Reply, TooLong
 from acclimate.store.errors import AcclimateError
 
-HISTORY_FILE = "chat_history"
 HELP = """\
 /adapter NAME  answer with live, base or a version such as v0003
 /rag on|off    use passages from your files, or the weights alone

@@ -186,7 +186,7 @@ def forget(
     ],
     as_json: Json = False,
 ) -> None:
-    """Take a file or an example back: out of the buffer, the index and what is quoted from it."""
+    """Take a file or an example back: out of the buffer, the index and kept conversations."""
     from acclimate.daemon import views
 
     s = session(ctx, as_json)

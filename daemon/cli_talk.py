@@ -93,7 +93,7 @@ def chat(
             max_tokens=max_tokens,
             scratch=home.cache,
         )
-        conversation.run(talk.lines(home.root / talk.HISTORY_FILE))
+        conversation.run(talk.lines(home.chat_history))
 
 
 @feedback.command("good", epilog=example("acclimate feedback good"))

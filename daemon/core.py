@@ -22,7 +22,7 @@ from acclimate.store import buffer, conversations, ledger, sources
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
 from acclimate.store.files import Home, version_name
-from acclimate.store.forget import Forgotten, forget_document, forget_example
+from acclimate.store.forget import Forgotten, forget_document, forget_example, forget_lines
 from acclimate.store.index import Index
 from acclimate.store.ingest import CHAT_SUFFIXES, add_bytes
 from acclimate.store.sources import Source
@@ -213,7 +213,7 @@ class Core:
         return status.quarantined(self.db, limit)
 
     def forget(self, target: str) -> dict[str, Any]:
-        """Take an example (by id) or documents (by path) out of buffer and index.
+        """Take an example (by id) or documents (by path) out of buffer, index and what was said.
 
         A round that has it is ended. Adapters that learned it keep it: the answer names them.
         Raises NotFound.
@@ -243,6 +243,8 @@ class Core:
 
     def _forgotten(self, paths: Sequence[str], done: Sequence[Forgotten]) -> dict[str, Any]:
         self.index.flush()
+        said = {text for one in done for text in one.said}
+        lines = forget_lines(self.home.chat_history, said)
         versions = sorted({version for one in done for version in one.versions})
         names = [version_name(version) for version in versions]
         examples = sorted({example for one in done for example in one.examples})
@@ -261,6 +263,9 @@ class Core:
             "documents": list(paths),
             "examples": examples,
             "chunks": sum(one.chunks for one in done),
+            "messages": sum(one.messages for one in done),
+            "feedback": sum(one.feedback for one in done),
+            "lines": lines,
             "adapters": names,
             "message": message,
         }

@@ -110,7 +110,13 @@ def added(data: Data) -> str:
 
 def forgotten(data: Data) -> str:
     """What was taken back, and which adapters still carry it."""
-    taken = counts({"examples": len(data["examples"]), "passages": data["chunks"]})
+    found = {"examples": len(data["examples"]), "passages": data["chunks"]}
+    said = {
+        "kept messages": data.get("messages", 0),
+        "ratings": data.get("feedback", 0),
+        "typed lines": data.get("lines", 0),
+    }
+    taken = counts({**found, **said})
     return escape(f"forgotten: {taken or 'nothing was left of it'}\n{data['message']}")
 
 

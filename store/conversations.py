@@ -7,14 +7,17 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 from acclimate.store.db import Db
 from acclimate.store.errors import NotFound
 
 Rating = Literal["good", "bad", "edit"]
+# A text that is shorter than this is looked for as a whole message: "Yes." is part of too many.
+_QUOTE_CHARS = 16
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,59 @@ def list_feedback(db: Db, *, unused: bool = False, limit: int = 50) -> list[Feed
         Feedback(**{**dict(row), "prompt": json.loads(row["prompt"]), "used": bool(row["used"])})
         for row in rows.fetchall()
     ]
+
+
+def plain(text: str) -> str:
+    """A text as it is compared: case and white space do not count."""
+    return " ".join(text.split()).casefold()
+
+
+def remove_quotes(
+    conn: sqlite3.Connection,
+    said: Iterable[str],
+    passages: Iterable[str],
+    document: tuple[str, str] | None = None,
+) -> tuple[int, int]:
+    """Remove kept messages and feedback that hold what was forgotten; how many of each.
+
+    `said` are prompts and replies: a message goes that contains one (a short one: that is one), and
+    a question's reply goes with it. `passages` are texts of chunks, `document` is a source's path
+    and a file's in it: a reply goes that was given one of them.
+    """
+    texts = {plain(text) for text in said} - {""}
+    long = [text for text in texts if len(text) >= _QUOTE_CHARS]
+    chunks = set(passages)
+
+    def quotes(content: str) -> bool:
+        content = plain(content)
+        return content in texts or any(text in content for text in long)
+
+    def came_from(passage: Mapping[str, Any]) -> bool:
+        place = (passage.get("source"), passage.get("path"))
+        return passage.get("text") in chunks or place == document
+
+    doomed: list[str] = []
+    rows = conn.execute("SELECT * FROM messages ORDER BY conversation_id, seq").fetchall()
+    for _, conversation in groupby(map(_message, rows), key=lambda m: m.conversation_id):
+        asked = False  # the question before was one of them
+        for message in conversation:
+            hit = quotes(message.content) or any(map(came_from, message.passages))
+            if message.role == "user":
+                asked = hit
+            if hit or asked:
+                doomed.append(message.id)
+    gone = set(doomed)
+    rated = [
+        row["id"]
+        for row in conn.execute("SELECT * FROM feedback").fetchall()
+        if row["message_id"] in gone
+        or any(map(quotes, (row["reply"], row["edit"] or "")))
+        or any(quotes(m["content"]) for m in json.loads(row["prompt"]))
+    ]
+    conn.executemany("DELETE FROM feedback WHERE id = ?", [(n,) for n in rated])
+    conn.executemany("DELETE FROM messages WHERE id = ?", [(n,) for n in doomed])
+    conn.execute("DELETE FROM conversations WHERE id NOT IN (SELECT conversation_id FROM messages)")
+    return len(doomed), len(rated)
 
 
 def _messages(conn: sqlite3.Connection, conversation_id: str) -> list[Message]:

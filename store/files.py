@@ -92,6 +92,11 @@ class Home:
         return self.root / "token"
 
     @property
+    def chat_history(self) -> Path:
+        """Lines that were typed in `chat`."""
+        return self.root / "chat_history"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 

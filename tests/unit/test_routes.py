@@ -250,8 +250,15 @@ def test_rollback_and_pin_without_a_daemon_move_the_ledger(taught: TestClient, c
 
 def test_forgetting_names_the_adapters_that_still_carry_it(taught: TestClient, core: Core) -> None:
     first = min(e.id for e in buffer.examples(core.db))
+    core.home.chat_history.write_text("\n# now\n+Who mends clarinets?\n")
+    conversations.save_exchange(
+        core.db, None, [{"role": "user", "content": "Who mends clarinets?"}], "Ruth.", "v0002"
+    )
     done = taught.post("/v1/forget", json={"target": first}).json()
     assert done["examples"] == [first]
+    assert (done["messages"], done["feedback"], done["lines"]) == (2, 0, 1)
+    assert conversations.last_message(core.db) is None
+    assert b"clarinets" not in core.home.db.read_bytes() + core.home.chat_history.read_bytes()
     assert done["adapters"] == ["v0001", "v0002"], "v0002 descends from the one that learned it"
     assert "not built yet" in done["message"]
     assert taught.get("/v1/search", params={"query": "clarinets"}).json()["hits"] == []
