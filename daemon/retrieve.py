@@ -37,8 +37,8 @@ class RetrievalConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = True
-    passages: int = Field(default=4, ge=1, le=50)
-    max_chars: int = Field(default=2000, ge=100, le=200_000)
+    passages: int = Field(default=3, ge=1, le=50)
+    max_chars: int = Field(default=1500, ge=100, le=200_000)
     min_similarity: float = Field(default=0.3, ge=-1, le=1)
     min_words: float = Field(default=0.5, ge=0, le=1)
 
