@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 from collections import deque
+from types import FrameType
 from typing import Any
 
 # OpenMP's threads meet after every operation and spin while they wait. With its default patience
@@ -41,6 +42,13 @@ def _receive(level: int, text: bytes | None, _user_data: Any) -> None:
 _callback = llama_cpp.llama_log_callback(_receive)
 llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
 llama_cpp.llama_backend_init()
+
+
+def in_callback(frame: FrameType | None) -> bool:
+    """Whether a Python frame runs inside of native code, where ctypes drops every exception."""
+    while frame is not None and frame.f_code is not _receive.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def complaint() -> str:

@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
 import uvicorn
 
+from acclimate.adapters import native
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import log as logs
 from acclimate.daemon import models, schedule
@@ -319,7 +321,12 @@ def run(home: Home, config: Config) -> int:
     return Daemon(home, config).serve()
 
 
-def _leave(_number: int, _frame: object) -> None:
+def _leave(number: int, frame: FrameType | None) -> None:
+    if native.in_callback(frame):  # what is raised there is lost: the signal comes again
+        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     raise SystemExit(0)
 
 
