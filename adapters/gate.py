@@ -18,7 +18,7 @@ class Limits:
 
     confidence: float = 0.95
     min_applied_kl: float = 1e-5
-    max_general_rise_parent: float = 0.02
+    max_general_rise_parent: float = 0.037
     max_general_rise_base: float = 0.05
     max_held_out_rise: float = 0.05
     max_repeating: float = 0.1

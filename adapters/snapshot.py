@@ -40,21 +40,13 @@ class Training(_Model):
     rank: int = 8
     alpha: float = 16.0
     top_layers: float = 1 / 3
-    modules: tuple[str, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    exposures: int = 30
+    modules: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+    exposures: int = 20
     batch: int = 8
-    anchor_batch: int = 4
-    learning_rate: float = 2e-3
-    kl_weight: float = 1.0
-    wordings: int = 12
+    anchor_batch: int = 5
+    learning_rate: float = 5e-3
+    kl_weight: float = 5.0
+    wordings: int = 18
     max_tokens: int = 512
 
 

@@ -45,7 +45,7 @@ from acclimate.adapters.train import Anchor, Diverged, Lesson, Recipe, Trace, tr
 from acclimate.store.errors import AcclimateError, ModelError
 from acclimate.store.files import atomic_write, fsync_file, sha256_file
 
-SCALES = (1.0, 0.85, 0.7, 0.55, 0.4)
+SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 # Checks that a smaller adapter may pass; the others only get worse with it.
 SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
 BEHAVIOUR_PROMPTS = 24
@@ -293,10 +293,7 @@ class Worker:
                 taught=list(zip(before["taught"], after["taught"], strict=True)),
                 wordings=list(zip(before["wordings"], after["wordings"], strict=True)),
                 unseen=list(zip(before["unseen"], after["unseen"], strict=True)),
-                # A first round has no parent: the budget against the base is the one it keeps.
-                general_parent=list(zip(before["general"], after["general"], strict=True))
-                if self.snapshot.parent
-                else [],
+                general_parent=list(zip(before["general"], after["general"], strict=True)),
                 general_base=list(zip(base_general, after["general"], strict=True)),
             )
             verdict = gate(measures, limits)

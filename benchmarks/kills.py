@@ -54,7 +54,7 @@ MOST_HITS = {
     ("publish", "db"): 8, ("publish", "atomic_write"): 3, ("swap", "db"): 12, ("ingest", "index"): 2
 }  # fmt: skip
 WRONG = ("lost", "doubled", "other")
-MOST_SECONDS = 12.0  # for a failpoint of ingestion or swapping to be reached
+MOST_SECONDS = 20.0  # for a failpoint of ingestion or swapping to be reached
 console = Console()
 
 
@@ -228,6 +228,9 @@ class Trial:
         ]
         for thread in threads:
             thread.start()
+        if (plan.point or "").startswith("index."):
+            time.sleep(1)
+            ending.set()  # the index is written when every chunk has its vector
         self._until_dead(plan, kill, self.rng.uniform(0.1, 2.0))
         if self.rng.random() < 0.5:
             time.sleep(0.2)  # files go on being saved while nobody looks

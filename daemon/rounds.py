@@ -70,7 +70,7 @@ class LearnConfig(BaseModel):
     stall_seconds: float = Field(default=900.0, ge=10)
     resume_after_seconds: float = Field(default=2.0, ge=0)
     general_drift: float = Field(default=0.05, gt=0, le=1)
-    general_drift_per_round: float = Field(default=0.03, gt=0, le=1)
+    general_drift_per_round: float = Field(default=0.037, gt=0, le=1)
     base_precision: Literal["auto", "float32", "nf4"] = "auto"
     rank: int = Field(default=8, ge=1, le=256)
     exposures: int = Field(default=Training().exposures, ge=1, le=1000)
