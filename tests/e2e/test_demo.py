@@ -38,7 +38,7 @@ def test_demo_learns_keeps_and_swaps(real_models: Path, tmp_path: Path) -> None:
         right, total = found["scores"][state][kind]
         return float(right / total)
 
-    assert share("base", "exact") == share("base", "reworded") == 0
+    assert share("base", "exact") <= 0.1 and share("base", "reworded") <= 0.1
     assert share("live", "exact") >= 0.85
     assert share("live", "reworded") >= 0.5
     assert share("live+retrieval", "reworded") >= 0.8
