@@ -408,6 +408,7 @@ def main() -> int:
         general_after, general_after_rows = examine(
             daemon, general, "live", retrieval=False, label="general questions"
         )
+        time.sleep(6)  # idle, it gives freed memory back
         resident = daemon.resident()
 
         console.rule("Swapping under load: back and forward")
