@@ -40,6 +40,7 @@ class RetrievalConfig(BaseModel):
     passages: int = Field(default=3, ge=1, le=50)
     max_chars: int = Field(default=1500, ge=100, le=200_000)
     min_similarity: float = Field(default=0.3, ge=-1, le=1)
+    min_relative: float = Field(default=0.75, ge=0, le=1)
     min_words: float = Field(default=0.5, ge=0, le=1)
 
 
@@ -92,7 +93,10 @@ class Retriever:
             if score >= floor:
                 fitting.append(replace(hit, score=round(score, 4)))
         fitting.sort(key=lambda hit: -hit.score)
-        return within(fitting, self.settings.max_chars)
+        near = [
+            hit for hit in fitting if hit.score >= self.settings.min_relative * fitting[0].score
+        ]
+        return within(near, self.settings.max_chars)
 
     def embed_pending(self, batch: int = 16) -> int:
         """Give up to `batch` chunks their vectors; how many there were, 0 when all have theirs.
