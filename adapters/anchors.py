@@ -43,7 +43,7 @@ def generate(
     end_ids: frozenset[int],
     temperature: float = 0.0,
     seed: int = 0,
-    batch: int = 32,
+    batch: int = 80,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> list[list[int]]:
     """Replies (tokens, with the end token where one came) to prompts of token ids.

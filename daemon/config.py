@@ -38,7 +38,7 @@ class ServerConfig(_Section):
 class EngineConfig(_Section):
     """`[engine]`: what `Engine` is made with."""
 
-    context_tokens: int = Field(default=3072, ge=256, le=1_048_576)
+    context_tokens: int = Field(default=2048, ge=256, le=1_048_576)
     sequences: int = Field(default=4, ge=1, le=64)
     threads: int = Field(default=0, ge=0, le=512)
     max_contexts: int = Field(default=3, ge=1, le=64)

@@ -136,7 +136,7 @@ def test_setting_a_value_keeps_the_rest(home: Home) -> None:
 def test_setting_a_value_in_a_home_without_a_file(home: Home) -> None:
     config.set_value(home, "server", "port", 8081)
     assert config.load(home).server.port == 8081
-    assert "# context_tokens = 3072" in home.config.read_text()
+    assert "# context_tokens = 2048" in home.config.read_text()
 
 
 def test_a_wrong_value_is_not_written(home: Home) -> None:
