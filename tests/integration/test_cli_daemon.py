@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,9 @@ from acclimate.store.index import Index
 class QuickRounds:
     """Rounds without a worker: each runs for a moment and is rejected."""
 
+    lasts_seconds = 0.8
+    ended = threading.Event()
+
     def __init__(self, db: Db) -> None:
         self._db = db
         self._now: dict[str, Any] | None = None
@@ -41,12 +43,14 @@ class QuickRounds:
     def start(self, reason: str = "manual") -> int:
         number = ledger.start_round(self._db, None, 1, [])
         self._now = {"round": number, "phase": "train", "step": 1, "steps": 3, "seconds": 0.1}
-        threading.Timer(0.8, self._end, [number]).start()
+        self.ended.clear()
+        threading.Timer(self.lasts_seconds, self._end, [number]).start()
         return number
 
     def _end(self, number: int) -> None:
         ledger.finish_round(self._db, number, "rejected", {}, ["refusals: 3 of the 9"])
         self._now = None
+        self.ended.set()
 
     def current(self) -> dict[str, Any] | None:
         return self._now
@@ -137,7 +141,8 @@ def test_learn_waits_and_exits_3(served: Home) -> None:
     assert "refusals" in call(served, "history").stdout
 
 
-def test_ctrl_c_leaves_the_round_running(served: Home) -> None:
+def test_ctrl_c_leaves_the_round_running(served: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QuickRounds, "lasts_seconds", 6.0)  # longer than a signal takes to arrive
     process = start(served, "learn", "--wait", start_new_session=True)
     assert process.stderr is not None
     assert "train" in process.stderr.readline()
@@ -145,7 +150,7 @@ def test_ctrl_c_leaves_the_round_running(served: Home) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "goes on" in err and "Traceback" not in err
-    time.sleep(1)  # the next test may start a round
+    assert QuickRounds.ended.wait(30)  # the next test may start a round
 
 
 def test_chat_through_a_pipe(served: Home) -> None:
