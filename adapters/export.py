@@ -5,6 +5,8 @@ Knows names, shapes and scales; not how the numbers came about.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,9 +62,6 @@ def read_lora(folder: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.f
 
 def peft_scaling(folder: Path) -> float:
     """The factor that PEFT puts on B·A. Raises AdapterError for patterns that vary by module."""
-    import json
-    import math
-
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     if config.get("peft_type") != "LORA" or config.get("use_dora"):
         raise AdapterError("not a plain LoRA adapter", "only plain LoRA can be served")

@@ -43,7 +43,6 @@ class Lesson:
 
     example_id: int
     wordings: list[Encoded]
-    weight: float = 1.0
     every: int = (
         1  # is seen in every n-th epoch only; what is rehearsed needs less than what is new
     )
@@ -115,7 +114,7 @@ def train(
         batch = cache.batch(indices)
         # Each sequence counts alike: a fact of five tokens as much as a reply of fifty.
         taught = torch.bincount(batch.owner)
-        weight = (torch.tensor([lessons[i].weight for i in picked]) / taught)[batch.owner]
+        weight = (1.0 / taught)[batch.owner]
         ce = (completion_nll(batch.logits(split), batch.target) * weight).sum() / weight.sum()
         ce.backward()
         kl_value = 0.0

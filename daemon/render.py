@@ -46,7 +46,25 @@ def write(out: Console, piece: str) -> None:
     out.file.flush()
 
 
-class RoundProgress:
+class _Shown:
+    """A progress bar that is drawn inside a `with` block."""
+
+    _bar: Progress
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+
+class RoundProgress(_Shown):
     """A round's phase, steps, loss and seconds: a bar, or a line a phase without a terminal."""
 
     def __init__(self, number: int) -> None:
@@ -63,18 +81,6 @@ class RoundProgress:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("start", total=None, said="")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def update(self, now: Mapping[str, Any]) -> None:
         """Show the progress of GET /v1/rounds/{id}."""
@@ -100,7 +106,7 @@ class RoundProgress:
         self._console.print(text, markup=False)
 
 
-class BytesProgress:
+class BytesProgress(_Shown):
     """Bytes of each of several stages; a line a stage without a terminal."""
 
     def __init__(self) -> None:
@@ -113,18 +119,6 @@ class BytesProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def update(self, stage: str, done: int, total: int) -> None:
         """`total` 0: not known; 1: a step that has no bytes to count."""
