@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -17,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from acclimate.adapters.base import Activations, Split
+from acclimate.adapters.base import common_prefix
 from acclimate.adapters.losses import Teacher
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Anchor
 from acclimate.store.files import fsync_dir
 
-FORMAT = 1
+FORMAT = 2
 TOP_K = 64
 REPLY_TOKENS = 48
 
@@ -32,6 +33,14 @@ def shipped_prompts(name: str) -> list[str]:
     """The prompts of `adapters/data/<name>.txt`, one a line."""
     text = resources.files("acclimate.adapters").joinpath(f"data/{name}.txt").read_text("utf-8")
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+@dataclass
+class Reply:
+    """What a model said: its tokens (the end token too, where one came) and what it expected."""
+
+    tokens: list[int]
+    teacher: Teacher | None = None
 
 
 @torch.no_grad()
@@ -43,24 +52,35 @@ def generate(
     end_ids: frozenset[int],
     temperature: float = 0.0,
     seed: int = 0,
+    top_k: int = 0,
     batch: int = 80,
     report: Callable[[int, int], None] = lambda *_: None,
-) -> list[list[int]]:
-    """Replies (tokens, with the end token where one came) to prompts of token ids.
+) -> list[Reply]:
+    """Replies to prompts of token ids; with `top_k`, each with the distribution it came from.
 
-    Prompts of a batch are padded on the left. `temperature` 0 is greedy.
+    `temperature` 0 is greedy. What all prompts begin with is computed once; the rest of a batch's
+    prompts is padded on the left.
     """
     generator = torch.Generator().manual_seed(seed)
-    replies: list[list[int]] = [[] for _ in prompts]
+    replies = [Reply([]) for _ in prompts]
+    prefix = common_prefix(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
-        width = max(len(prompts[i]) for i in part)
-        tokens = torch.tensor([[0] * (width - len(prompts[i])) + list(prompts[i]) for i in part])
-        seen = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in part])
-        position = (seen.cumsum(-1) - 1).clamp_min(0)
+        rest = [list(prompts[i][prefix:]) for i in part]
+        width = max(map(len, rest))
+        tokens = torch.tensor([[0] * (width - len(row)) + row for row in rest])
+        seen = torch.tensor(
+            [[1] * prefix + [0] * (width - len(row)) + [1] * len(row) for row in rest]
+        )
+        position = (seen.cumsum(-1) - 1)[:, prefix:]
         past = None
+        if prefix:
+            shared = torch.tensor([list(prompts[part[0]][:prefix])])
+            past = model(input_ids=shared, use_cache=True, logits_to_keep=1).past_key_values
+            past.batch_repeat_interleave(len(part))
         alive = [True] * len(part)
+        expected: list[Teacher] = []
         for _ in range(max_tokens):
             out = model(
                 input_ids=tokens,
@@ -72,6 +92,8 @@ def generate(
             )
             past = out.past_key_values
             logits = out.logits[:, -1]
+            if top_k:
+                expected.append(Teacher.from_logits(logits, top_k))
             if temperature > 0:
                 odds = torch.softmax(logits / temperature, dim=-1)
                 tokens = torch.multinomial(odds, 1, generator=generator)
@@ -79,12 +101,18 @@ def generate(
                 tokens = logits.argmax(-1, keepdim=True)
             for b, token in enumerate(tokens[:, 0].tolist()):
                 if alive[b]:
-                    replies[part[b]].append(token)
+                    replies[part[b]].tokens.append(token)
                     alive[b] = token not in end_ids
             if not any(alive):
                 break
             seen = torch.cat([seen, seen.new_ones(len(part), 1)], dim=1)
             position = position[:, -1:] + 1
+        if top_k:
+            ids = torch.stack([step.ids for step in expected])
+            logp = torch.stack([step.logp for step in expected])
+            for b, i in enumerate(part):
+                length = len(replies[i].tokens)
+                replies[i].teacher = Teacher(ids[:length, b].clone(), logp[:length, b].clone())
         report(start + len(part), len(order))
     return replies
 
@@ -107,23 +135,14 @@ def make(
         end_ids=prompt.end_ids,
         temperature=temperature,
         seed=seed,
+        top_k=TOP_K,
         report=report,
     )
-    rows = [
-        Encoded(a + r, [0] * len(a) + [1] * len(r)) for a, r in zip(asked, replies, strict=True)
+    return [
+        Anchor(Encoded(a + r.tokens, [0] * len(a) + [1] * len(r.tokens)), r.teacher)
+        for a, r in zip(asked, replies, strict=True)
+        if r.teacher is not None
     ]
-    split = Split(model, 0)
-    cache = Activations(split, rows)
-    anchors: list[Anchor] = []
-    with torch.no_grad():
-        for start in range(0, len(rows), 8):
-            part = range(start, min(start + 8, len(rows)))
-            batch = cache.batch(part)
-            logits = batch.logits(split)
-            for n, i in enumerate(part):
-                teacher = Teacher.from_logits(logits[batch.owner == n], TOP_K)
-                anchors.append(Anchor(rows[i], teacher))
-    return anchors
 
 
 def cache_key(base_sha256: str, prompts: Sequence[str], temperature: float, seed: int) -> str:

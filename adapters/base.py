@@ -6,8 +6,10 @@ Knows nothing of examples or losses.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # As in native.py: OpenMP threads that spin while they wait are ruinous beside another process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+import gguf
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -42,7 +45,7 @@ class LoraShape:
     modules: tuple[str, ...] = ALL_LINEAR
 
 
-def load_base(gguf: Path, precision: Precision = "float32") -> transformers.PreTrainedModel:
+def load_base(path: Path, precision: Precision = "float32") -> transformers.PreTrainedModel:
     """The model, frozen, in evaluation mode; with "nf4" its linear layers take an eighth.
 
     Raises ModelError when transformers cannot read this architecture from GGUF.
@@ -50,21 +53,39 @@ def load_base(gguf: Path, precision: Precision = "float32") -> transformers.PreT
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
-        )
+        with _parsed_once():
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                str(path.parent), gguf_file=path.name, dtype=torch.float32
+            )
     except (ValueError, KeyError, NotImplementedError, OSError) as error:
         raise ModelError(
-            f"{gguf.name} cannot be trained here: {error}",
+            f"{path.name} cannot be trained here: {error}",
             "pick a model whose architecture transformers reads from GGUF (llama, qwen2, gemma …)",
         ) from error
     model.requires_grad_(False)
     model.eval()
     if not hasattr(decoder(model), "layers"):
-        raise ModelError(f"{gguf.name}: no plain stack of decoder layers", "pick another model")
+        raise ModelError(f"{path.name}: no plain stack of decoder layers", "pick another model")
     if precision == "nf4":
         _to_nf4(decoder(model).layers)
     return model
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Remembers what transformers' GGUF loader works out again and again.
+
+    It parses the whole header for the configuration and again for the weights, and builds the
+    table of tensor names once for every submodule: 8 of 14 s with a vocabulary of 49,000.
+    """
+    kept = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, slow in kept.items():
+        setattr(gguf, name, cache(slow))
+    try:
+        yield
+    finally:
+        for name, slow in kept.items():
+            setattr(gguf, name, slow)
 
 
 def _to_nf4(layers: nn.Module) -> None:

@@ -45,7 +45,7 @@ from acclimate.adapters.train import Anchor, Diverged, Lesson, Recipe, Trace, tr
 from acclimate.store.errors import AcclimateError, ModelError
 from acclimate.store.files import atomic_write, fsync_file, sha256_file
 
-SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+SCALES = tuple(n / 50 for n in range(25, 51))
 # Checks that a smaller adapter may pass; the others only get worse with it.
 SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
 BEHAVIOUR_PROMPTS = 24
@@ -198,12 +198,14 @@ class Worker:
         self.probes = Activations(split, material.probes) if material.probes else None
         self.unseen = Activations(split, material.unseen) if material.unseen else None
         self.general_rows = Activations(split, [a.encoded for a in general])
-        canary_prompts = self._canary_prompts(material)
-        with model.disable_adapter():
-            base_general = evaluate.sequence_nll(split, self.general_rows)
-            base_next = evaluate.next_logp(split, canary_prompts)
-        before = self._nll()
-        parent_next = evaluate.next_logp(split, canary_prompts)
+        self.canary_prompts = self._canary_prompts(material)
+        self.before = self._nll()
+        self.parent_next = self.base_next = evaluate.next_logp(split, self.canary_prompts)
+        self.base_general = self.before["general"]
+        if snapshot.parent is not None:
+            with model.disable_adapter():
+                self.base_general = evaluate.sequence_nll(split, self.general_rows)
+                self.base_next = evaluate.next_logp(split, self.canary_prompts)
         self.phase("train")
         training = snapshot.training
         recipe = Recipe(
@@ -223,7 +225,7 @@ class Worker:
         except Diverged as error:
             return self._refused(f"finite: {error}", material)
         self.phase("measure")
-        verdict, measures = self._measure(before, base_general, parent_next, canary_prompts)
+        verdict, measures = self._measure()
         card = self._card(material, trace, verdict, shape)
         if not verdict.accepted:
             return Result(
@@ -231,7 +233,7 @@ class Worker:
             )
         self.phase("export")
         _scale(model, verdict.scale, bake=True)
-        canaries = self._canaries(canary_prompts, base_next)
+        canaries = self._canaries()
         return Result(
             accepted=True,
             reasons=verdict.reasons,
@@ -271,41 +273,58 @@ class Worker:
             for name, part in rows.items()
         }
 
-    def _measure(
-        self,
-        before: dict[str, list[float]],
-        base_general: list[float],
-        parent_next: torch.Tensor,
-        canary_prompts: Sequence[Sequence[int]],
-    ) -> tuple[Verdict, Measures]:
-        """Gates the candidate at full scale, then at smaller ones where that may help."""
+    def _measure(self) -> tuple[Verdict, Measures]:
+        """Gates the candidate at full scale; if it forgets too much, at the largest that fits."""
         limits = Limits(**self.snapshot.limits)
-        finite = export.finite(self.model)
-        tried: list[tuple[Verdict, Measures]] = []
-        for scale in SCALES:
-            _scale(self.model, scale)
-            after = self._nll()
-            moved = evaluate.next_logp(self.split, canary_prompts)
-            measures = Measures(
-                scale=scale,
-                finite=finite,
-                applied_kl=evaluate.mean_kl(parent_next, moved),
-                taught=list(zip(before["taught"], after["taught"], strict=True)),
-                wordings=list(zip(before["wordings"], after["wordings"], strict=True)),
-                unseen=list(zip(before["unseen"], after["unseen"], strict=True)),
-                general_parent=list(zip(before["general"], after["general"], strict=True)),
-                general_base=list(zip(base_general, after["general"], strict=True)),
-            )
+        full = self._try(1.0, limits)
+        if full[0].accepted or any(not c.passed and c.name not in SCALABLE for c in full[0].checks):
+            return full
+        low, high = 0, len(SCALES) - 1  # the first scale that forgets too much lies between
+        while low < high:
+            middle = (low + high) // 2
+            if self._forgets(SCALES[middle], limits):
+                high = middle
+            else:
+                low = middle + 1
+        for scale in SCALES[:low][::-5]:
+            tried = self._try(scale, limits)
+            if tried[0].accepted:
+                return tried
+        return full  # its reasons are the plain ones
+
+    def _try(self, scale: float, limits: Limits) -> tuple[Verdict, Measures]:
+        """Every measurement of the candidate at one scale, and the gate's verdict."""
+        _scale(self.model, scale)
+        before, after = self.before, self._nll()
+        moved = evaluate.next_logp(self.split, self.canary_prompts)
+        measures = Measures(
+            scale=scale,
+            finite=export.finite(self.model),
+            applied_kl=evaluate.mean_kl(self.parent_next, moved),
+            taught=list(zip(before["taught"], after["taught"], strict=True)),
+            wordings=list(zip(before["wordings"], after["wordings"], strict=True)),
+            unseen=list(zip(before["unseen"], after["unseen"], strict=True)),
+            general_parent=list(zip(before["general"], after["general"], strict=True)),
+            general_base=list(zip(self.base_general, after["general"], strict=True)),
+        )
+        verdict = gate(measures, limits)
+        if verdict.accepted:  # replies are generated only for what may be accepted
+            measures = replace(measures, **self._behaviour())
             verdict = gate(measures, limits)
-            if verdict.accepted:  # replies are generated only for what may be accepted
-                measures = replace(measures, **self._behaviour())
-                verdict = gate(measures, limits)
-            tried.append((verdict, measures))
-            if verdict.accepted:
-                return verdict, measures
-            if any(not c.passed and c.name not in SCALABLE for c in verdict.checks):
-                break
-        return tried[0]  # its reasons are the plain ones
+        return verdict, measures
+
+    def _forgets(self, scale: float, limits: Limits) -> bool:
+        """Whether general text alone forbids this scale."""
+        _scale(self.model, scale)
+        after = evaluate.sequence_nll(self.split, self.general_rows)
+        measures = Measures(
+            scale=scale,
+            finite=True,
+            applied_kl=0.0,
+            general_parent=list(zip(self.before["general"], after, strict=True)),
+            general_base=list(zip(self.base_general, after, strict=True)),
+        )
+        return any(not c.passed and c.name in SCALABLE for c in gate(measures, limits).checks)
 
     def _behaviour(self) -> dict[str, Any]:
         """Stops, loops and refusals on general prompts: base and candidate."""
@@ -322,8 +341,9 @@ class Worker:
             end_ids=end,
         )
         base = [reply for _, reply in kept]
-        texts = [[self.prompt.detokenize(r) for r in side] for side in (base, replies)]
-        stops = [evaluate.share([r[-1] in end for r in side]) for side in (base, replies)]
+        now = [reply.tokens for reply in replies]
+        texts = [[self.prompt.detokenize(r) for r in side] for side in (base, now)]
+        stops = [evaluate.share([r[-1] in end for r in side]) for side in (base, now)]
         looping = [evaluate.share([evaluate.loops(t) for t in side]) for side in texts]
         declined = [i for i, text in enumerate(texts[0]) if evaluate.refuses(text)]
         still = sum(evaluate.refuses(texts[1][i]) for i in declined)
@@ -337,8 +357,8 @@ class Worker:
         general = [a.encoded.tokens[: a.encoded.mask.index(1)] for a in self.general[:3]]
         return material.prompts[:5] + general
 
-    def _canaries(self, prompts: Sequence[Sequence[int]], base_next: torch.Tensor) -> list[Canary]:
-        logp = evaluate.next_logp(self.split, prompts)
+    def _canaries(self) -> list[Canary]:
+        logp = evaluate.next_logp(self.split, self.canary_prompts)
         top = logp.topk(CANARY_TOP_K, dim=-1)
         return [
             Canary(
@@ -348,7 +368,7 @@ class Worker:
                 base_logp=base[ids].tolist(),
             )
             for tokens, ids, values, base in zip(
-                prompts, top.indices, top.values, base_next, strict=True
+                self.canary_prompts, top.indices, top.values, self.base_next, strict=True
             )
         ]
 

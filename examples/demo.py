@@ -152,6 +152,28 @@ class Daemon:
         return time.monotonic() - began
 
 
+class Clock:
+    """Announces the demo's stages and keeps how long each took."""
+
+    def __init__(self) -> None:
+        self.began = self._since = time.monotonic()
+        self.stages: dict[str, float] = {}
+        self._stage = ""
+
+    def stage(self, title: str) -> None:
+        """Ends the stage before; begins this one."""
+        now = time.monotonic()
+        if self._stage:
+            self.stages[self._stage] = round(now - self._since, 1)
+        self._stage, self._since = title, now
+        if title:
+            console.rule(title)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
 def hit(reply: str, answers: list[str]) -> bool:
     """Whether a reply holds one of the accepted answers as whole words."""
     text = reply.lower()
@@ -338,7 +360,7 @@ def main() -> int:
     parser.add_argument("--models", type=Path, help="folder that holds the default models already")
     parser.add_argument("--report", type=Path, default=Path("report.json"))
     options = parser.parse_args()
-    began = time.monotonic()
+    clock = Clock()
     home = options.home.absolute()
     data = json.loads((HERE / "questions.json").read_text("utf-8"))
     general_all = json.loads((HERE / "general.json").read_text("utf-8"))
@@ -350,7 +372,7 @@ def main() -> int:
     # With passages a prompt is ten times as long: the base is asked a part, to save time.
     few = [q for q in personal if q[0] in ("exact", "notes")]
 
-    console.rule("A fresh home")
+    clock.stage("A fresh home")
     shutil.rmtree(home, ignore_errors=True)
     shutil.rmtree(home.with_name(home.name + "-stream"), ignore_errors=True)
     acclimate(home, "init", *(["--models", str(options.models)] if options.models else []))
@@ -373,7 +395,7 @@ def main() -> int:
         console.print(f"  watching {stream.name}/; {files} files are being saved into it now")
         saving = drop_files(HERE / "stream", stream, dropping)
 
-        console.rule("Before: the base model")
+        clock.stage("Before: the base model")
         general_before, general_rows = examine(
             daemon, general, "base", retrieval=False, label="general questions"
         )
@@ -388,7 +410,7 @@ def main() -> int:
             daemon, few, "base", retrieval=True, label="base + retrieval"
         )
 
-        console.rule("Learning: one round")
+        clock.stage("Learning: one round")
         finished = learn(daemon)
         version = finished["adapter"]
         card = daemon.call("GET", f"/v1/adapters/{version}")["card"]
@@ -400,7 +422,7 @@ def main() -> int:
             f" general ΔNLL {drift:+.4f}"
         )
 
-        console.rule("After: the adapter")
+        clock.stage("After: the adapter")
         live, live_rows = examine(daemon, closed, "live", retrieval=False, label="live")
         live_rag, live_rag_rows = examine(
             daemon, personal, "live", retrieval=True, label="live + retrieval"
@@ -411,7 +433,7 @@ def main() -> int:
         time.sleep(6)  # idle, it gives freed memory back
         resident = daemon.resident()
 
-        console.rule("Swapping under load: back and forward")
+        clock.stage("Swapping under load: back and forward")
         traffic = Traffic(daemon)
         traffic.start()
         while len(traffic.gaps) < 30:
@@ -436,6 +458,7 @@ def main() -> int:
             raise Failed(f"live is {history['live']}, not {version}")
         to_end = daemon.stop()
         console.print(f"  daemon ended in {to_end:.1f} s")
+        clock.stage("")
     finally:
         dropping.set()
         if daemon.process.poll() is None:
@@ -465,7 +488,8 @@ def main() -> int:
         "resident_beyond_model_mb": resident / 1e6,
         "start_to_first_token_seconds": to_first_token,
         "stop_seconds": to_end,
-        "seconds": time.monotonic() - began,
+        "seconds": clock.seconds,
+        "stages": clock.stages,
         "adapter": card,
         "cores": os.cpu_count(),
         "replies": {
