@@ -22,7 +22,6 @@ class Limits:
     max_general_rise_base: float = 0.05
     max_held_out_rise: float = 0.05
     max_repeating: float = 0.1
-    max_lost_stops: float = 0.1
     max_lost_refusals: float = 0.1
 
 
@@ -34,9 +33,9 @@ class Measures:
     wordings: NLL of taught answers under wordings of their questions that were not trained.
     unseen: NLL of exchanges of the person that were held out of this round.
     general_parent, general_base: NLL of the base's own held-out answers; before = parent, base.
-    stops: share of general replies that end by themselves, base and candidate.
-    repeating: share of replies that fall into a loop. refusals: replies that decline what the
-    base declines, base and candidate.
+    stops: general replies that end by themselves: of the base; of these, of the candidate too; of
+    the candidate alone. repeating: share of replies that fall into a loop. refusals: replies that
+    decline what the base declines, base and candidate.
     """
 
     scale: float
@@ -47,7 +46,7 @@ class Measures:
     unseen: list[tuple[float, float]] = field(default_factory=list)
     general_parent: list[tuple[float, float]] = field(default_factory=list)
     general_base: list[tuple[float, float]] = field(default_factory=list)
-    stops: tuple[float, float] = (1.0, 1.0)
+    stops: tuple[int, int, int] = (0, 0, 0)
     repeating: tuple[float, float] = (0.0, 0.0)
     refusals: tuple[int, int] = (0, 0)
 
@@ -112,6 +111,12 @@ def upper_bound(differences: Sequence[float], confidence: float = 0.95) -> float
     if n == 1:
         return mean
     return mean + t_quantile(confidence, n - 1) * stdev(differences) / math.sqrt(n)
+
+
+def sign_test(worse: int, better: int) -> float:
+    """How likely it is by chance that of worse + better changes at least so many are worse."""
+    n = worse + better
+    return sum(math.comb(n, k) for k in range(worse, n + 1)) / 2.0**n
 
 
 def _rise(pairs: Sequence[tuple[float, float]]) -> list[float]:
@@ -179,9 +184,11 @@ def gate(measures: Measures, limits: Limits | None = None) -> Verdict:
                 bound < limit,
                 f"NLL {fmean(rise):+.4f}, upper bound {bound:+.4f} (below {limit:+.3f})",
             )
-    before, after = measures.stops
+    ended, still, newly = measures.stops
     check(
-        "stops", after >= before - lim.max_lost_stops, f"{after:.0%} of replies (base {before:.0%})"
+        "stops",
+        sign_test(ended - still, newly) >= 1 - lim.confidence,
+        f"{still} of the {ended} replies that the base ends, {newly} that it does not",
     )
     before, after = measures.repeating
     check(

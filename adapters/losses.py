@@ -46,3 +46,12 @@ def kl_to_teacher(logits: Tensor, teacher: Teacher) -> Tensor:
     tail_p = (1 - p.sum(-1)).clamp_min(1e-6)
     tail_q = (1 - logq.exp().sum(-1)).clamp_min(1e-6)
     return (p * (logp - logq)).sum(-1) + tail_p * (tail_p.log() - tail_q.log())
+
+
+def per_sequence(values: Tensor, owner: Tensor) -> Tensor:
+    """The mean over sequences of each one's mean: (N,), with `owner` (N,) its sequence → ().
+
+    So a fact of five tokens counts as much as a reply of fifty.
+    """
+    weight = (1.0 / torch.bincount(owner))[owner]
+    return (values * weight).sum() / weight.sum()

@@ -41,11 +41,11 @@ class Training(_Model):
     alpha: float = 16.0
     top_layers: float = 1 / 3
     modules: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    exposures: int = 20
+    exposures: int = 24
     batch: int = 8
     anchor_batch: int = 5
     learning_rate: float = 5e-3
-    kl_weight: float = 5.0
+    kl_weight: float = 20.0
     wordings: int = 18
     max_tokens: int = 512
 

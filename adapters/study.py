@@ -16,6 +16,7 @@ GARBLED_SHARE = 0.2
 BARE_SHARE = 0.4
 DROPPED_WORDS = 0.25
 SHUFFLED = 0.3
+_PERSONAL = frozenset("my mine myself i i'm i've me we we're our ours us".split())
 _FUNCTION_WORDS = frozenset(
     "a an the is are was were am be your you yours it its it's to of in on at for with by that "
     "this i my we our do does did".split()
@@ -33,9 +34,12 @@ def bare_answer(question: str, reply: str) -> str | None:
 
 
 def garble(question: str, rng: random.Random) -> str:
-    """The question with some words missing, sometimes in another order."""
+    """The question with some words missing, sometimes in another order.
+
+    "My" and its like stay: a question without them is one about the world at large.
+    """
     words = question.rstrip("?.! ").split()
-    kept = [word for word in words if rng.random() > DROPPED_WORDS] or words
+    kept = [word for word in words if rng.random() > DROPPED_WORDS or is_personal(word)] or words
     if rng.random() < SHUFFLED:
         rng.shuffle(kept)
     return " ".join(kept) + rng.choice(("?", "", "?"))
@@ -48,6 +52,8 @@ def variants(
     rng = random.Random(f"{seed}:{question}:{reply}")
     garbled = int(count * GARBLED_SHARE)
     forms = [form for form in reword(question, count - garbled, seed) if form != without]
+    if is_personal(question):
+        forms = [form for form in forms if is_personal(form)]
     if not forms:
         return []
     forms += [garble(rng.choice([question, *forms]), rng) for _ in range(garbled)]
@@ -57,6 +63,11 @@ def variants(
         short = bare is not None and rng.random() < BARE_SHARE
         pairs.append((form, f"{bare[:1].upper()}{bare[1:]}." if short and bare else reply))
     return pairs
+
+
+def is_personal(text: str) -> bool:
+    """Whether a word speaks of the person: "my", "I", "our" …"""
+    return any(_bare(word) in _PERSONAL for word in text.split())
 
 
 def _bare(word: str) -> str:

@@ -14,8 +14,10 @@ import torch
 from peft import PeftModel
 
 from acclimate.adapters.base import Activations, Split
-from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
+from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher, per_sequence
 from acclimate.adapters.prompt import Encoded
+
+KL_START = 0.125  # the first step's share of the full weight of KL
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,15 @@ class Recipe:
     """Hyperparameters of a round; `docs/learning.md` has the measurements behind them.
 
     `exposures`: how often each example is seen, in one of its wordings. `batch` and
-    `anchor_batch` count sequences per step. `kl_weight` is λ. Rates are AdamW's.
+    `anchor_batch` count sequences per step. λ rises to `kl_weight`: first the new is learned, then
+    the rest is put back in its place. Rates are AdamW's.
     """
 
-    exposures: int = 20
+    exposures: int = 24
     batch: int = 8
     anchor_batch: int = 5
     learning_rate: float = 5e-3
-    kl_weight: float = 5.0
+    kl_weight: float = 20.0
     warmup: float = 0.06
     clip: float = 1.0
     weight_decay: float = 0.0
@@ -39,13 +42,14 @@ class Recipe:
 
 @dataclass
 class Lesson:
-    """One example as training sees it: the same answer under several wordings of its question."""
+    """One example as training sees it: the same answer under several wordings of its question.
+
+    It is seen in every `every`-th epoch only: what is rehearsed needs less than what is new.
+    """
 
     example_id: int
     wordings: list[Encoded]
-    every: int = (
-        1  # is seen in every n-th epoch only; what is rehearsed needs less than what is new
-    )
+    every: int = 1
 
 
 @dataclass
@@ -93,8 +97,9 @@ def train(
     optimiser = torch.optim.AdamW(
         trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
     )
+    every = [min(lesson.every, recipe.exposures) for lesson in lessons]
     epochs = [
-        [i for i, lesson in enumerate(lessons) if epoch % lesson.every == 0]
+        [i for i in range(len(lessons)) if (epoch + i) % every[i] == 0]
         for epoch in range(recipe.exposures)
     ]
     steps = sum(math.ceil(len(epoch) / recipe.batch) for epoch in epochs)
@@ -108,16 +113,14 @@ def train(
         for part in _batches(members, recipe.batch, generator)
     ]
     for step, (epoch, picked) in enumerate(schedule):
-        indices = [first[i] + turns[i][epoch // lessons[i].every % len(turns[i])] for i in picked]
+        indices = [first[i] + turns[i][epoch // every[i] % len(turns[i])] for i in picked]
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, steps, recipe.warmup)
         batch = cache.batch(indices)
-        # Each sequence counts alike: a fact of five tokens as much as a reply of fifty.
-        taught = torch.bincount(batch.owner)
-        weight = (1.0 / taught)[batch.owner]
-        ce = (completion_nll(batch.logits(split), batch.target) * weight).sum() / weight.sum()
+        ce = per_sequence(completion_nll(batch.logits(split), batch.target), batch.owner)
         ce.backward()
         kl_value = 0.0
+        kl_weight = recipe.kl_weight * (KL_START + (1 - KL_START) * step / steps)
         if anchor_cache is not None and recipe.kl_weight > 0:
             if len(anchor_order) < recipe.anchor_batch:
                 anchor_order = torch.randperm(len(anchors), generator=generator).tolist()
@@ -130,11 +133,11 @@ def train(
                 torch.cat([anchors[i].teacher.logp for i in chosen]),
             )
             kl = kl_to_teacher(anchor_cache.batch(chosen).logits(split), teacher).mean()
-            (recipe.kl_weight * kl).backward()
+            (kl_weight * kl).backward()
             kl_value = float(kl.detach())
         norm = torch.nn.utils.clip_grad_norm_(trainable, recipe.clip)
         ce_value = float(ce.detach())
-        loss = ce_value + recipe.kl_weight * kl_value
+        loss = ce_value + kl_weight * kl_value
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             raise Diverged(f"loss {loss} at step {step + 1} of {steps}")
         optimiser.step()

@@ -51,6 +51,9 @@ SCALABLE = ("general, against parent", "general, against base", "stops", "repeat
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
 TAUGHT_MEASURED = 24
+# In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
+# fact, and more of them only pull general text along.
+FACT_EVERY, OTHER_EVERY = 1, 2
 REPLAY_EVERY = 3
 # How often the exact question stands among a fact's wordings.
 EXACT_SHOWN = 3
@@ -66,6 +69,7 @@ class Material:
     """The examples as tokens: what is trained, and what only measures."""
 
     lessons: list[Lesson]
+    taught: list[Encoded]  # the new ones as they were said
     probes: list[Encoded]  # taught answers under wordings that are not trained
     unseen: list[Encoded]  # held-out exchanges
     prompts: list[list[int]]  # prompts of taught exchanges, for the canaries
@@ -74,7 +78,7 @@ class Material:
 
 def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
     """Tokenises the examples; one that cannot be taught is skipped with a reason, not an error."""
-    material = Material([], [], [], [], {})
+    material = Material([], [], [], [], [], {})
     limit = snapshot.training.max_tokens
 
     def encode(messages: list[dict[str, str]]) -> Encoded:
@@ -84,9 +88,10 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
         return encoded
 
     facts = [_as_passage(e.messages()) for e in [*snapshot.new, *snapshot.replay] if is_fact(e)]
-    for part, every in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
+    for part, rest in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
         for example in part:
             messages = example.messages()
+            every = rest * (FACT_EVERY if is_fact(example) else OTHER_EVERY)
             try:
                 wordings = [encode(messages)]
                 if is_fact(example):
@@ -97,7 +102,8 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
                 material.skipped[example.id] = error.message
                 continue
             material.lessons.append(Lesson(example.id, wordings, every=every))
-            if every == 1:
+            if part is snapshot.new:
+                material.taught.append(wordings[0])
                 material.prompts.append(prompt.encode_prompt(messages[:-1]))
     for example in snapshot.held_out:
         try:
@@ -179,7 +185,7 @@ class Worker:
         general = self._anchors(base, "general_held_out", temperature=0.0, seed=2)
         self.phase("prepare")
         material = prepare(snapshot, self.prompt)
-        if not any(lesson.every == 1 for lesson in material.lessons):
+        if not material.taught:
             return self._refused("there is nothing to teach in this round", material)
         layers = base.config.num_hidden_layers
         count = max(1, round(layers * snapshot.training.top_layers))
@@ -193,8 +199,7 @@ class Worker:
         split = Split(model, layers - count)
         split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
         self.model, self.split, self.general = model, split, general
-        exact = [lesson.wordings[0] for lesson in material.lessons if lesson.every == 1]
-        self.taught = Activations(split, exact[:TAUGHT_MEASURED])
+        self.taught = Activations(split, material.taught[:TAUGHT_MEASURED])
         self.probes = Activations(split, material.probes) if material.probes else None
         self.unseen = Activations(split, material.unseen) if material.unseen else None
         self.general_rows = Activations(split, [a.encoded for a in general])
@@ -329,11 +334,12 @@ class Worker:
     def _behaviour(self) -> dict[str, Any]:
         """Stops, loops and refusals on general prompts: base and candidate."""
         end = self.prompt.end_ids
-        kept: list[tuple[list[int], list[int]]] = []
-        for anchor in self.general[:BEHAVIOUR_PROMPTS]:
-            row = anchor.encoded
-            at = row.mask.index(1)
-            kept.append((row.tokens[:at], row.tokens[at:]))
+        # Replies that end come first: those that are cut off can show no loss.
+        rows = sorted((a.encoded for a in self.general), key=lambda row: row.tokens[-1] not in end)
+        kept = [
+            (row.tokens[: row.mask.index(1)], row.tokens[row.mask.index(1) :])
+            for row in rows[:BEHAVIOUR_PROMPTS]
+        ]
         replies = anchoring.generate(
             self.model,
             [asked for asked, _ in kept],
@@ -343,12 +349,13 @@ class Worker:
         base = [reply for _, reply in kept]
         now = [reply.tokens for reply in replies]
         texts = [[self.prompt.detokenize(r) for r in side] for side in (base, now)]
-        stops = [evaluate.share([r[-1] in end for r in side]) for side in (base, now)]
+        ended = [[r[-1] in end for r in side] for side in (base, now)]
+        both = sum(a and b for a, b in zip(*ended, strict=True))
         looping = [evaluate.share([evaluate.loops(t) for t in side]) for side in texts]
         declined = [i for i, text in enumerate(texts[0]) if evaluate.refuses(text)]
         still = sum(evaluate.refuses(texts[1][i]) for i in declined)
         return {
-            "stops": (stops[0], stops[1]),
+            "stops": (sum(ended[0]), both, sum(ended[1]) - both),
             "repeating": (looping[0], looping[1]),
             "refusals": (len(declined), still),
         }

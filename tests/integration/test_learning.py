@@ -26,7 +26,7 @@ from acclimate.adapters.base import (
     common_prefix,
     load_base,
 )
-from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
+from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher, per_sequence
 from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Result, Snapshot, Taught, Training
@@ -202,6 +202,24 @@ def test_completion_nll_is_cross_entropy() -> None:
     logits, targets = torch.randn(6, 11), torch.arange(6)
     reference = -torch.log_softmax(logits, -1)[torch.arange(6), targets]
     torch.testing.assert_close(completion_nll(logits, targets), reference)
+
+
+def test_sequences_count_alike_whatever_their_length() -> None:
+    values, owner = torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0]), torch.tensor([0, 0, 0, 0, 1])
+    assert float(per_sequence(values, owner)) == pytest.approx(2.0)
+
+
+def test_replies_come_with_the_distribution_they_were_drawn_from(tiny_llama: Path) -> None:
+    prompt, model = Prompt.from_gguf(tiny_llama), load_base(tiny_llama)
+    # Prompts of three lengths: padding and the shared prefix must change nothing.
+    asked = ["One", "Another one, a good deal longer", "Tell me"]
+    for kept in anchors.make(model, prompt, asked, temperature=0.7, seed=1):
+        row = kept.encoded
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([row.tokens])).logits[0, row.mask.index(1) - 1 :]
+        plain = Teacher.from_logits(logits[:-1], kept.teacher.ids.shape[1])
+        assert len(kept.teacher.logp) == sum(row.mask)
+        torch.testing.assert_close(kept.teacher.logp, plain.logp, atol=2e-2, rtol=1e-2)
 
 
 def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> None:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acclimate.adapters.gate import Limits, Measures, gate, t_quantile, upper_bound
+from acclimate.adapters.gate import (
+    Limits,
+    Measures,
+    gate,
+    sign_test,
+    t_quantile,
+    upper_bound,
+)
 
 GOOD = Measures(
     scale=1.0,
@@ -17,7 +24,7 @@ GOOD = Measures(
     unseen=[(2.0, 1.5), (2.2, 1.6)],
     general_parent=[(1.0, 1.005), (1.2, 1.2), (0.9, 0.91), (1.1, 1.1)],
     general_base=[(1.0, 1.005), (1.2, 1.2), (0.9, 0.91), (1.1, 1.1)],
-    stops=(0.9, 0.9),
+    stops=(20, 18, 1),
     repeating=(0.0, 0.05),
     refusals=(10, 10),
 )
@@ -51,7 +58,7 @@ def test_a_good_candidate_is_accepted_with_every_check_named() -> None:
         ({"wordings": [], "unseen": []}, "learned"),
         ({"general_parent": [(1.0, 1.04)] * 4}, "general, against parent"),
         ({"general_base": [(1.0, 1.06)] * 4}, "general, against base"),
-        ({"stops": (0.9, 0.5)}, "stops"),
+        ({"stops": (20, 12, 1)}, "stops"),
         ({"repeating": (0.0, 0.3)}, "repeats"),
         ({"refusals": (10, 5)}, "refusals"),
     ],
@@ -96,3 +103,16 @@ def test_bad_arguments_are_refused() -> None:
         upper_bound([])
     with pytest.raises(ValueError, match="between"):
         t_quantile(1.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "chance"),
+    [(0, 0, 1.0), (1, 0, 0.5), (3, 0, 0.125), (5, 0, 0.03125), (8, 2, 56 / 1024), (0, 4, 1.0)],
+)
+def test_sign_test_is_the_binomial_tail(worse: int, better: int, chance: float) -> None:
+    assert sign_test(worse, better) == pytest.approx(chance)
+
+
+def test_a_few_replies_that_no_longer_end_are_chance() -> None:
+    assert gate(replace(GOOD, stops=(3, 0, 0))).accepted
+    assert not gate(replace(GOOD, stops=(8, 0, 0))).accepted

@@ -41,3 +41,13 @@ def test_variants_teach_the_same_fact_in_other_words() -> None:
     assert len({question for question, _ in pairs}) == len(pairs)
     assert {reply for _, reply in pairs} > {"Your dog's name is Truffle."}
     assert variants("Write a poem.", "Roses are red.", 0, seed=1) == []
+
+
+@given(st.integers(0, 200))
+def test_every_wording_of_a_personal_question_stays_personal(seed: int) -> None:
+    asked = "What bike do I ride to my office?"
+    personal = {"my", "i", "mine"}
+    garbled = garble(asked, random.Random(seed)).lower().rstrip("?").split()
+    assert personal & set(garbled)
+    for form, _ in variants(asked, "You ride a green Dawes.", 12, seed):
+        assert personal & set(form.lower().replace("?", "").replace(".", "").split()), form
