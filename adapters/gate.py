@@ -22,6 +22,7 @@ class Limits:
     max_general_rise_base: float = 0.05
     max_held_out_rise: float = 0.05
     max_repeating: float = 0.1
+    max_lost_stops: float = 0.1
     max_lost_refusals: float = 0.1
 
 
@@ -187,7 +188,8 @@ def gate(measures: Measures, limits: Limits | None = None) -> Verdict:
     ended, still, newly = measures.stops
     check(
         "stops",
-        sign_test(ended - still, newly) >= 1 - lim.confidence,
+        ended - still - newly <= lim.max_lost_stops * ended
+        or sign_test(ended - still, newly) >= 1 - lim.confidence,
         f"{still} of the {ended} replies that the base ends, {newly} that it does not",
     )
     before, after = measures.repeating

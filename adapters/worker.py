@@ -334,12 +334,8 @@ class Worker:
     def _behaviour(self) -> dict[str, Any]:
         """Stops, loops and refusals on general prompts: base and candidate."""
         end = self.prompt.end_ids
-        # Replies that end come first: those that are cut off can show no loss.
-        rows = sorted((a.encoded for a in self.general), key=lambda row: row.tokens[-1] not in end)
-        kept = [
-            (row.tokens[: row.mask.index(1)], row.tokens[row.mask.index(1) :])
-            for row in rows[:BEHAVIOUR_PROMPTS]
-        ]
+        rows = [a.encoded for a in self.general[:BEHAVIOUR_PROMPTS]]
+        kept = [(row.tokens[: row.mask.index(1)], row.tokens[row.mask.index(1) :]) for row in rows]
         replies = anchoring.generate(
             self.model,
             [asked for asked, _ in kept],

@@ -59,6 +59,16 @@ MAX_CANARY_KL = {"float32": 0.05, "nf4": 0.3}
 FLOAT32_MEMORY_SHARE = 0.4
 
 
+WORKER_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # glibc gives every tensor of some MB back to the system at once, to fetch and clear its pages
+    # again in the next step: a quarter of a round's time.
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
+}
+
+
 class LearnConfig(BaseModel):
     """`[learn]` of config.toml."""
 
@@ -403,7 +413,7 @@ class _Running(threading.Thread):
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+                env={**os.environ, **WORKER_ENVIRONMENT},
             )
         log.info("round_started", round=self.round_id, pid=self._worker.pid, reason=self._reason)
         ticker = threading.Thread(target=self._tick, name="round-tick", daemon=True)
