@@ -63,7 +63,7 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # glibc gives every tensor of some MB back to the system at once, to fetch and clear its pages
-    # again in the next step: a quarter of a round's time.
+    # again in the next step: about a fifth of a round's time.
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
 }
