@@ -118,12 +118,12 @@ def test_a_rename_keeps_the_vectors(db: Db, root: Path, notes: sources.Source) -
 def test_a_changed_file_keeps_the_vectors_of_its_unchanged_chunks(
     db: Db, root: Path, notes: sources.Source
 ) -> None:
-    parts = [f"# Part {n}\n\n{f'sentence {n}. ' * 60}\n" for n in range(3)]
+    parts = [f"# Part {n}\n\n{f'sentence {n}. ' * 30}\n" for n in range(3)]
     (root / "a.md").write_text("\n".join(parts))
     scan(db, notes)
     with db.write() as conn:
         conn.execute("UPDATE chunks SET vector = x'00000000'")
-    parts.insert(0, "# New\n\n" + "new sentence. " * 60)
+    parts.insert(0, "# New\n\n" + "new sentence. " * 30)
     (root / "a.md").write_text("\n".join(parts))
     scan(db, notes)
     rows = (
