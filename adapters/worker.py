@@ -309,8 +309,7 @@ class Worker:
             taught=list(zip(before["taught"], after["taught"], strict=True)),
             wordings=list(zip(before["wordings"], after["wordings"], strict=True)),
             unseen=list(zip(before["unseen"], after["unseen"], strict=True)),
-            general_parent=list(zip(before["general"], after["general"], strict=True)),
-            general_base=list(zip(self.base_general, after["general"], strict=True)),
+            **self._general(after["general"]),
         )
         verdict = gate(measures, limits)
         if verdict.accepted:  # replies are generated only for what may be accepted
@@ -318,17 +317,18 @@ class Worker:
             verdict = gate(measures, limits)
         return verdict, measures
 
+    def _general(self, after: Sequence[float]) -> dict[str, Any]:
+        """NLL of general text before and after, against the parent and against the base."""
+        return {
+            "general_parent": list(zip(self.before["general"], after, strict=True)),
+            "general_base": list(zip(self.base_general, after, strict=True)),
+        }
+
     def _forgets(self, scale: float, limits: Limits) -> bool:
         """Whether general text alone forbids this scale."""
         _scale(self.model, scale)
         after = evaluate.sequence_nll(self.split, self.general_rows)
-        measures = Measures(
-            scale=scale,
-            finite=True,
-            applied_kl=0.0,
-            general_parent=list(zip(self.before["general"], after, strict=True)),
-            general_base=list(zip(self.base_general, after, strict=True)),
-        )
+        measures = Measures(scale=scale, finite=True, applied_kl=0.0, **self._general(after))
         return any(not c.passed and c.name in SCALABLE for c in gate(measures, limits).checks)
 
     def _behaviour(self) -> dict[str, Any]:

@@ -207,7 +207,7 @@ class Daemon:
             self.work.wait(5.0)
             self.work.clear()
             if BUSY_SECONDS < self.engine.idle_seconds < TRIM_SECONDS:
-                _give_back_memory()
+                native.give_memory_back()  # a request's garbage would stay resident
             changed = False
             try:
                 while not self.stopping.is_set() and self.attachment.attached:
@@ -332,13 +332,6 @@ def _spare_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another libc
             ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
-
-
-def _give_back_memory() -> None:
-    """Returns freed heap pages to the system; a request's garbage would stay resident."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

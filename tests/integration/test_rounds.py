@@ -137,11 +137,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
         base_sha256=sha256_file(tiny_llama),
         anchor_cache=folder / "anchors",
         training=Training(exposures=10, learning_rate=0.005),
-        limits={
-            "max_general_rise_parent": 1.0,
-            "max_general_rise_base": 1.0,
-            "max_lost_stops": 1.0,
-        },
+        limits={"max_general_rise_parent": 1.0, "max_general_rise_base": 1.0},
         new=[Taught(id=n, kind="exchange", content={"messages": messages}) for n in (1, 2)],
     )
     (folder / "snapshot.json").write_text(snapshot.model_dump_json())
