@@ -24,9 +24,10 @@ from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Anchor
 from acclimate.store.files import fsync_dir
 
-FORMAT = 2
+FORMAT = 3
 TOP_K = 64
 REPLY_TOKENS = 48
+SHORT_REPLY_TOKENS = 16
 
 
 def shipped_prompts(name: str) -> list[str]:
@@ -40,7 +41,7 @@ class Reply:
     """What a model said: its tokens (the end token too, where one came) and what it expected."""
 
     tokens: list[int]
-    teacher: Teacher | None = None
+    teacher: Teacher
 
 
 @torch.no_grad()
@@ -50,19 +51,16 @@ def generate(
     *,
     max_tokens: int,
     end_ids: frozenset[int],
-    temperature: float = 0.0,
-    seed: int = 0,
-    top_k: int = 0,
+    top_k: int = 1,
     batch: int = 80,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Reply]:
-    """Replies to prompts of token ids; with `top_k`, each with the distribution it came from.
+    """Greedy replies to prompts of token ids, each with the `top_k` likeliest at every place.
 
-    `temperature` 0 is greedy. What all prompts begin with is computed once; the rest of a batch's
-    prompts is padded on the left.
+    What all prompts begin with is computed once; the rest of a batch's prompts is padded on the
+    left.
     """
-    generator = torch.Generator().manual_seed(seed)
-    replies = [Reply([]) for _ in prompts]
+    replies: dict[int, Reply] = {}
     prefix = common_prefix(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), batch):
@@ -80,6 +78,7 @@ def generate(
             past = model(input_ids=shared, use_cache=True, logits_to_keep=1).past_key_values
             past.batch_repeat_interleave(len(part))
         alive = [True] * len(part)
+        said: list[list[int]] = [[] for _ in part]
         expected: list[Teacher] = []
         for _ in range(max_tokens):
             out = model(
@@ -91,39 +90,32 @@ def generate(
                 logits_to_keep=1,
             )
             past = out.past_key_values
-            logits = out.logits[:, -1]
-            if top_k:
-                expected.append(Teacher.from_logits(logits, top_k))
-            if temperature > 0:
-                odds = torch.softmax(logits / temperature, dim=-1)
-                tokens = torch.multinomial(odds, 1, generator=generator)
-            else:
-                tokens = logits.argmax(-1, keepdim=True)
+            step = Teacher.from_logits(out.logits[:, -1], top_k)
+            expected.append(step)
+            tokens = step.ids[:, :1].long()
             for b, token in enumerate(tokens[:, 0].tolist()):
                 if alive[b]:
-                    replies[part[b]].tokens.append(token)
+                    said[b].append(token)
                     alive[b] = token not in end_ids
             if not any(alive):
                 break
             seen = torch.cat([seen, seen.new_ones(len(part), 1)], dim=1)
             position = position[:, -1:] + 1
-        if top_k:
-            ids = torch.stack([step.ids for step in expected])
-            logp = torch.stack([step.logp for step in expected])
-            for b, i in enumerate(part):
-                length = len(replies[i].tokens)
-                replies[i].teacher = Teacher(ids[:length, b].clone(), logp[:length, b].clone())
+        ids = torch.stack([step.ids for step in expected])
+        logp = torch.stack([step.logp for step in expected])
+        for b, i in enumerate(part):
+            length = len(said[b])
+            teacher = Teacher(ids[:length, b].clone(), logp[:length, b].clone())
+            replies[i] = Reply(said[b], teacher)
         report(start + len(part), len(order))
-    return replies
+    return [replies[i] for i in range(len(prompts))]
 
 
 def make(
     model: torch.nn.Module,
     prompt: Prompt,
     prompts: Sequence[str],
-    *,
-    temperature: float,
-    seed: int,
+    max_tokens: int,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Anchor]:
     """The base's own replies to the prompts, each with its teacher distribution."""
@@ -131,23 +123,20 @@ def make(
     replies = generate(
         model,
         asked,
-        max_tokens=REPLY_TOKENS,
+        max_tokens=max_tokens,
         end_ids=prompt.end_ids,
-        temperature=temperature,
-        seed=seed,
         top_k=TOP_K,
         report=report,
     )
     return [
         Anchor(Encoded(a + r.tokens, [0] * len(a) + [1] * len(r.tokens)), r.teacher)
         for a, r in zip(asked, replies, strict=True)
-        if r.teacher is not None
     ]
 
 
-def cache_key(base_sha256: str, prompts: Sequence[str], temperature: float, seed: int) -> str:
+def cache_key(base_sha256: str, prompts: Sequence[str], max_tokens: int) -> str:
     """Names everything that the cached anchors depend on."""
-    what = [FORMAT, TOP_K, REPLY_TOKENS, base_sha256, list(prompts), temperature, seed]
+    what = [FORMAT, TOP_K, max_tokens, base_sha256, list(prompts)]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 

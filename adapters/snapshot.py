@@ -44,6 +44,7 @@ class Training(_Model):
     exposures: int = 24
     batch: int = 8
     anchor_batch: int = 5
+    short_anchor_batch: int = 4
     learning_rate: float = 5e-3
     kl_weight: float = 20.0
     wordings: int = 18

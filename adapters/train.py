@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,14 +24,15 @@ KL_START = 0.125  # the first step's share of the full weight of KL
 class Recipe:
     """Hyperparameters of a round; `docs/learning.md` has the measurements behind them.
 
-    `exposures`: how often each example is seen, in one of its wordings. `batch` and
-    `anchor_batch` count sequences per step. λ rises to `kl_weight`: first the new is learned, then
-    the rest is put back in its place. Rates are AdamW's.
+    `exposures`: how often each example is seen, in one of its wordings. `batch`, `anchor_batch`
+    and `short_anchor_batch` count sequences per step. λ rises to `kl_weight`: first the new is
+    learned, then the rest is put back in its place. Rates are AdamW's.
     """
 
     exposures: int = 24
     batch: int = 8
     anchor_batch: int = 5
+    short_anchor_batch: int = 4
     learning_rate: float = 5e-3
     kl_weight: float = 20.0
     warmup: float = 0.06
@@ -79,6 +80,7 @@ def train(
     split: Split,
     lessons: Sequence[Lesson],
     anchors: Sequence[Anchor],
+    short_anchors: Sequence[Anchor],
     recipe: Recipe,
     report: Callable[[int, int, dict[str, float]], None] = lambda *_: None,
 ) -> Trace:
@@ -89,10 +91,15 @@ def train(
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     began = time.monotonic()
-    rows = [w for lesson in lessons for w in lesson.wordings]
-    first = torch.tensor([0, *[len(lesson.wordings) for lesson in lessons]]).cumsum(0).tolist()
+    # The exact wording stands several times among a fact's; it is computed once.
+    wordings = {id(w): w for lesson in lessons for w in lesson.wordings}
+    place = {name: n for n, name in enumerate(wordings)}
+    rows = list(wordings.values())
     cache = Activations(split, rows)
-    anchor_cache = Activations(split, [a.encoded for a in anchors]) if anchors else None
+    all_anchors = [*anchors, *short_anchors]
+    anchor_cache = Activations(split, [a.encoded for a in all_anchors]) if all_anchors else None
+    long_turns = _in_turn(len(anchors), recipe.anchor_batch, generator)
+    short_turns = _in_turn(len(short_anchors), recipe.short_anchor_batch, generator)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
@@ -106,14 +113,14 @@ def train(
     trace = Trace(steps=steps)
     # Each lesson walks through its own wordings in a shuffled order, so all are seen equally often.
     turns = [torch.randperm(len(x.wordings), generator=generator).tolist() for x in lessons]
-    anchor_order: list[int] = []
     schedule = [
         (epoch, part)
         for epoch, members in enumerate(epochs)
         for part in _batches(members, recipe.batch, generator)
     ]
     for step, (epoch, picked) in enumerate(schedule):
-        indices = [first[i] + turns[i][epoch // every[i] % len(turns[i])] for i in picked]
+        shown = [lessons[i].wordings[turns[i][epoch // every[i] % len(turns[i])]] for i in picked]
+        indices = [place[id(w)] for w in shown]
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, steps, recipe.warmup)
         batch = cache.batch(indices)
@@ -122,15 +129,10 @@ def train(
         kl_value = 0.0
         kl_weight = recipe.kl_weight * (KL_START + (1 - KL_START) * step / steps)
         if anchor_cache is not None and recipe.kl_weight > 0:
-            if len(anchor_order) < recipe.anchor_batch:
-                anchor_order = torch.randperm(len(anchors), generator=generator).tolist()
-            chosen, anchor_order = (
-                anchor_order[: recipe.anchor_batch],
-                anchor_order[recipe.anchor_batch :],
-            )
+            chosen = next(long_turns) + [len(anchors) + i for i in next(short_turns)]
             teacher = Teacher(
-                torch.cat([anchors[i].teacher.ids for i in chosen]),
-                torch.cat([anchors[i].teacher.logp for i in chosen]),
+                torch.cat([all_anchors[i].teacher.ids for i in chosen]),
+                torch.cat([all_anchors[i].teacher.logp for i in chosen]),
             )
             kl = kl_to_teacher(anchor_cache.batch(chosen).logits(split), teacher).mean()
             (kl_weight * kl).backward()
@@ -142,7 +144,7 @@ def train(
             raise Diverged(f"loss {loss} at step {step + 1} of {steps}")
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        trace.tokens += sum(len(rows[i].tokens) for i in indices)
+        trace.tokens += sum(len(w.tokens) for w in shown)
         values = {"loss": loss, "ce": ce_value, "kl": kl_value}
         trace.rows.append(values)
         report(step + 1, steps, values)
@@ -155,6 +157,13 @@ def _batches(members: list[int], size: int, generator: torch.Generator) -> list[
     order = [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
     count = math.ceil(len(order) / size)
     return [order[n * len(order) // count : (n + 1) * len(order) // count] for n in range(count)]
+
+
+def _in_turn(size: int, count: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """`count` of `size` indices at a time, in an order that changes when all had their turn."""
+    while True:
+        order = torch.randperm(size, generator=generator).tolist()
+        yield from (order[n : n + count] for n in range(0, max(1, size - count + 1), count or 1))
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

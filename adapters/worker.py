@@ -181,8 +181,9 @@ class Worker:
         self.prompt = Prompt.from_gguf(snapshot.base)
         base = load_base(snapshot.base, snapshot.precision)
         self.phase("anchors")
-        taught = self._anchors(base, "anchor_prompts", temperature=0.7, seed=1)
-        general = self._anchors(base, "general_held_out", temperature=0.0, seed=2)
+        long = self._anchors(base, "anchor_prompts", anchoring.REPLY_TOKENS)
+        short = self._anchors(base, "short_prompts", anchoring.SHORT_REPLY_TOKENS)
+        general = self._anchors(base, "general_held_out", anchoring.REPLY_TOKENS)
         self.phase("prepare")
         material = prepare(snapshot, self.prompt)
         if not material.taught:
@@ -217,6 +218,7 @@ class Worker:
             exposures=training.exposures,
             batch=training.batch,
             anchor_batch=training.anchor_batch,
+            short_anchor_batch=training.short_anchor_batch,
             learning_rate=training.learning_rate,
             kl_weight=training.kl_weight,
             seed=snapshot.seed,
@@ -226,7 +228,7 @@ class Worker:
             self.report({"event": "step", "step": done, "steps": steps, **values})
 
         try:
-            trace = train(model, split, material.lessons, taught, recipe, step)
+            trace = train(model, split, material.lessons, long, short, recipe, step)
         except Diverged as error:
             return self._refused(f"finite: {error}", material)
         self.phase("measure")
@@ -248,11 +250,9 @@ class Worker:
             files=self._export(base.config),
         )
 
-    def _anchors(
-        self, base: torch.nn.Module, name: str, *, temperature: float, seed: int
-    ) -> list[Anchor]:
+    def _anchors(self, base: torch.nn.Module, name: str, tokens: int) -> list[Anchor]:
         prompts = anchoring.shipped_prompts(name)
-        key = anchoring.cache_key(self.snapshot.base_sha256, prompts, temperature, seed)
+        key = anchoring.cache_key(self.snapshot.base_sha256, prompts, tokens)
         path = self.snapshot.anchor_cache / f"{name}-{key[:16]}.safetensors"
         found = anchoring.load(path, key)
         if found is None:
@@ -260,9 +260,7 @@ class Worker:
             def progress(done: int, total: int) -> None:
                 self.report({"event": "progress", "phase": "anchors", "done": done, "total": total})
 
-            found = anchoring.make(
-                base, self.prompt, prompts, temperature=temperature, seed=seed, report=progress
-            )
+            found = anchoring.make(base, self.prompt, prompts, tokens, progress)
             anchoring.save(path, found, key)
         return found
 

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 console = Console()
 KINDS = {"notes": "notes", "chats": "chat", "code": "code"}
 # Facts and general questions are answered shortly; longer replies only cost time.
-REPLY_TOKENS = 32
+REPLY_TOKENS = 24
 
 
 class Failed(SystemExit):

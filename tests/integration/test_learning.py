@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher, pe
 from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Result, Snapshot, Taught, Training
-from acclimate.adapters.train import Diverged, Lesson, Recipe, train
+from acclimate.adapters.train import Diverged, Lesson, Recipe, _in_turn, train
 from acclimate.daemon.engine import Engine
 from acclimate.store.errors import AdapterError
 from acclimate.store.files import sha256_file
@@ -209,17 +210,18 @@ def test_sequences_count_alike_whatever_their_length() -> None:
     assert float(per_sequence(values, owner)) == pytest.approx(2.0)
 
 
-def test_replies_come_with_the_distribution_they_were_drawn_from(tiny_llama: Path) -> None:
+def test_replies_come_with_the_distribution_at_each_place(tiny_llama: Path) -> None:
     prompt, model = Prompt.from_gguf(tiny_llama), load_base(tiny_llama)
     # Prompts of three lengths: padding and the shared prefix must change nothing.
     asked = ["One", "Another one, a good deal longer", "Tell me"]
-    for kept in anchors.make(model, prompt, asked, temperature=0.7, seed=1):
+    for kept in anchors.make(model, prompt, asked, 48):
         row = kept.encoded
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([row.tokens])).logits[0, row.mask.index(1) - 1 :]
         plain = Teacher.from_logits(logits[:-1], kept.teacher.ids.shape[1])
         assert len(kept.teacher.logp) == sum(row.mask)
         torch.testing.assert_close(kept.teacher.logp, plain.logp, atol=2e-2, rtol=1e-2)
+        assert row.tokens[row.mask.index(1) :] == kept.teacher.ids[:, 0].tolist()
 
 
 def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> None:
@@ -228,7 +230,8 @@ def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> Non
     for _ in range(2):
         torch.manual_seed(0)
         plain = load_base(tiny_llama)
-        kept = anchors.make(plain, prompt, ["Hello there", "Tell me"], temperature=0.0, seed=1)
+        kept = anchors.make(plain, prompt, ["Hello there", "Tell me"], 48)
+        short = anchors.make(plain, prompt, ["Which?", "How many?", "Who?"], 5)
         model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))
         split = Split(model, 0)
         rows = [
@@ -236,14 +239,26 @@ def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> Non
             for q, a in (("name?", "Ada."), ("town?", "Rye."), ("dog?", "Bess."))
         ]
         before = evaluate.sequence_nll(split, Activations(split, rows))
-        recipe = Recipe(exposures=30, batch=2, anchor_batch=1, learning_rate=2e-2, seed=5)
-        trace = train(model, split, [Lesson(i, [r]) for i, r in enumerate(rows)], kept, recipe)
+        recipe = Recipe(
+            exposures=30, batch=2, anchor_batch=1, short_anchor_batch=2, learning_rate=2e-2, seed=5
+        )
+        lessons = [Lesson(i, [r]) for i, r in enumerate(rows)]
+        trace = train(model, split, lessons, kept, short, recipe)
         after = evaluate.sequence_nll(split, Activations(split, rows))
         assert trace.steps == 60
         gains.append(sum(before) - sum(after))
         weights.append({n: p.clone() for n, p in model.named_parameters() if "lora_" in n})
     assert gains[0] > 1.0
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(("size", "count"), [(7, 3), (6, 3), (4, 1), (3, 5), (0, 2), (5, 0)])
+def test_anchors_take_turns(size: int, count: int) -> None:
+    rounds = size // count if count and size >= count else 1
+    taken = list(islice(_in_turn(size, count, torch.Generator().manual_seed(1)), rounds))
+    assert all(len(part) == min(size, count) for part in taken)
+    drawn = [i for part in taken for i in part]
+    assert len(set(drawn)) == len(drawn) and set(drawn) <= set(range(size))
 
 
 def test_numbers_that_are_not_finite_end_the_round(tiny_llama: Path) -> None:
@@ -254,7 +269,7 @@ def test_numbers_that_are_not_finite_end_the_round(tiny_llama: Path) -> None:
             p.data.fill_(math.nan)
     rows = [Lesson(1, [Encoded([1, 20, 30, 40], [0, 0, 1, 1])])]
     with pytest.raises(Diverged):
-        train(model, Split(model, 1), rows, [], Recipe(exposures=1))
+        train(model, Split(model, 1), rows, [], [], Recipe(exposures=1))
     assert not export.finite(model)
 
 
@@ -270,9 +285,8 @@ def test_four_bit_base_is_smaller_near_and_trains(tiny_llama: Path) -> None:
     row = prompt.encode(
         [{"role": "user", "content": "name?"}, {"role": "assistant", "content": "Ada."}]
     )
-    trace = train(
-        model, Split(model, 0), [Lesson(1, [row])], [], Recipe(exposures=30, learning_rate=2e-2)
-    )
+    recipe = Recipe(exposures=30, learning_rate=2e-2)
+    trace = train(model, Split(model, 0), [Lesson(1, [row])], [], [], recipe)
     assert trace.rows[-1]["ce"] < trace.rows[0]["ce"] - 0.5
 
 
@@ -286,7 +300,7 @@ def test_a_parent_of_another_shape_is_refused_by_name(tiny_llama: Path, tmp_path
 
 def test_anchor_cache_is_bound_to_its_key(tiny_llama: Path, tmp_path: Path) -> None:
     prompt, model = Prompt.from_gguf(tiny_llama), load_base(tiny_llama)
-    made = anchors.make(model, prompt, ["One", "Another one"], temperature=0.0, seed=1)
+    made = anchors.make(model, prompt, ["One", "Another one"], 48)
     path = tmp_path / "a.safetensors"
     anchors.save(path, made, "key")
     found = anchors.load(path, "key")
