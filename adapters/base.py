@@ -24,7 +24,9 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from torch import Tensor, nn
+from torch.nn import functional
 
+from acclimate.adapters.losses import Part
 from acclimate.adapters.prompt import Encoded
 from acclimate.store.errors import AdapterError, ModelError
 
@@ -118,10 +120,10 @@ def decoder(model: nn.Module) -> Any:
     return inner.model
 
 
-def head(model: nn.Module) -> nn.Module:
+def head(model: nn.Module) -> nn.Linear:
     """The output projection, (…, D) → (…, V)."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    found: nn.Module = inner.lm_head
+    found: nn.Linear = inner.lm_head
     return found
 
 
@@ -225,11 +227,21 @@ class Split:
         """From boundary activations (1, N, D) to the normed last hidden states (1, N, D)."""
         return self._run(self._layers[self.boundary :], self._norm, packed, inputs_embeds=hidden)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(N, D) → (N, V), with the soft cap of architectures that have one."""
-        out: Tensor = head(self.model)(hidden)
+    def logits(self, hidden: Tensor, part: Part | None = None) -> Tensor:
+        """(N, D) → (N, V), with the soft cap of architectures that have one.
+
+        Of a part of the vocabulary: (N, C), its offset included.
+        """
+        output = head(self.model)
+        if part is None:
+            out: Tensor = output(hidden)
+        else:
+            bias = output.bias[part.ids] if output.bias is not None else None
+            out = functional.linear(hidden, output.weight[part.ids], bias)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return cap * torch.tanh(out / cap) if cap else out
+        if cap:
+            out = cap * torch.tanh(out / cap)
+        return out if part is None else out + part.offset
 
     @torch.no_grad()
     def check(self, rows: Sequence[Sequence[int]], tolerance: float = 1e-3) -> bool:
@@ -286,7 +298,7 @@ class Activations:
 
     def __init__(self, split: Split, rows: Sequence[Encoded], batch_tokens: int = 512) -> None:
         self.rows = list(rows)
-        self.prefix = common_prefix([row.tokens for row in rows])
+        self.prefix = common_prefix([row.tokens for row in rows]) if rows else 0
         self.hidden: list[Tensor] = []
         start = 0
         while start < len(rows):
@@ -341,6 +353,6 @@ class Batch:
     target: Tensor
     owner: Tensor
 
-    def logits(self, split: Split) -> Tensor:
-        """The predictions of the taught tokens: (M, V)."""
-        return split.logits(split.upper(self.hidden, self.packed)[0, self.predicting])
+    def logits(self, split: Split, part: Part | None = None) -> Tensor:
+        """The predictions of the taught tokens: (M, V), or (M, C) of a part of the vocabulary."""
+        return split.logits(split.upper(self.hidden, self.packed)[0, self.predicting], part)

@@ -8,16 +8,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from peft import PeftModel
 
-from acclimate.adapters.base import Activations, Split
-from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher, per_sequence
+from acclimate.adapters.base import Activations, Split, head
+from acclimate.adapters.losses import (
+    Part,
+    Teacher,
+    completion_nll,
+    kl_to_teacher,
+    per_sequence,
+)
 from acclimate.adapters.prompt import Encoded
 
 KL_START = 0.125  # the first step's share of the full weight of KL
+# Of the tokens that a step does not ask for, how many stand for all of them in its softmax.
+SAMPLED_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,8 @@ def train(
     rows = list(wordings.values())
     cache = Activations(split, rows)
     all_anchors = [*anchors, *short_anchors]
-    anchor_cache = Activations(split, [a.encoded for a in all_anchors]) if all_anchors else None
+    anchor_cache = Activations(split, [a.encoded for a in all_anchors])
+    vocabulary = head(model).out_features
     long_turns = _in_turn(len(anchors), recipe.anchor_batch, generator)
     short_turns = _in_turn(len(short_anchors), recipe.short_anchor_batch, generator)
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -124,17 +133,18 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, steps, recipe.warmup)
         batch = cache.batch(indices)
-        ce = per_sequence(completion_nll(batch.logits(split), batch.target), batch.owner)
+        chosen = next(long_turns) + [len(anchors) + i for i in next(short_turns)]
+        teacher = Teacher.joined([all_anchors[i].teacher for i in chosen])
+        needed = torch.cat([batch.target, teacher.ids.flatten().long()])
+        part = Part.around(needed, vocabulary, SAMPLED_TOKENS, generator)
+        nll = completion_nll(batch.logits(split, part), part.place(batch.target))
+        ce = per_sequence(nll, batch.owner)
         ce.backward()
         kl_value = 0.0
         kl_weight = recipe.kl_weight * (KL_START + (1 - KL_START) * step / steps)
-        if anchor_cache is not None and recipe.kl_weight > 0:
-            chosen = next(long_turns) + [len(anchors) + i for i in next(short_turns)]
-            teacher = Teacher(
-                torch.cat([all_anchors[i].teacher.ids for i in chosen]),
-                torch.cat([all_anchors[i].teacher.logp for i in chosen]),
-            )
-            kl = kl_to_teacher(anchor_cache.batch(chosen).logits(split), teacher).mean()
+        if chosen and kl_weight > 0:
+            logits = anchor_cache.batch(chosen).logits(split, part)
+            kl = kl_to_teacher(logits, replace(teacher, ids=part.place(teacher.ids))).mean()
             (kl_weight * kl).backward()
             kl_value = float(kl.detach())
         norm = torch.nn.utils.clip_grad_norm_(trainable, recipe.clip)

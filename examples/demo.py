@@ -369,7 +369,9 @@ def main() -> int:
     ]
     personal = personal_questions(data)
     closed = [q for q in personal if q[0] != "notes"]
-    # With passages a prompt is ten times as long: the base is asked a part, to save time.
+    # To save time the base, which cannot know, is not asked everything: nothing in a roundabout
+    # way, and with passages, where a prompt is ten times as long, only a part.
+    plain = [q for q in closed if q[0] != "roundabout"]
     few = [q for q in personal if q[0] in ("exact", "notes")]
 
     clock.stage("A fresh home")
@@ -399,7 +401,7 @@ def main() -> int:
         general_before, general_rows = examine(
             daemon, general, "base", retrieval=False, label="general questions"
         )
-        base, base_rows = examine(daemon, closed, "base", retrieval=False, label="base")
+        base, base_rows = examine(daemon, plain, "base", retrieval=False, label="base")
         saving.join()
         status = wait_until_read(daemon, examples=40, files=files)
         console.print(

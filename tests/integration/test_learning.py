@@ -27,7 +27,7 @@ from acclimate.adapters.base import (
     common_prefix,
     load_base,
 )
-from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher, per_sequence
+from acclimate.adapters.losses import Part, Teacher, completion_nll, kl_to_teacher, per_sequence
 from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Result, Snapshot, Taught, Training
@@ -250,6 +250,29 @@ def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> Non
         weights.append({n: p.clone() for n, p in model.named_parameters() if "lora_" in n})
     assert gains[0] > 1.0
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_part_of_the_vocabulary_stands_for_all_of_it() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits, target = 2 * torch.randn(5, 500), torch.tensor([7, 499, 0, 7, 250])
+    teacher = Teacher.from_logits(2 * torch.randn(5, 500), 4)
+    needed = torch.cat([target, teacher.ids.flatten().long()])
+    exact = completion_nll(logits, target), kl_to_teacher(logits, teacher)
+
+    def losses(sampled: int) -> tuple[torch.Tensor, torch.Tensor]:
+        part = Part.around(needed, 500, sampled, generator)
+        assert torch.equal(part.ids[part.place(target)], target)
+        assert len(set(part.ids.tolist())) == len(part.ids) == min(500, part.certain + sampled)
+        shifted = logits[:, part.ids] + part.offset
+        placed = Teacher(part.place(teacher.ids), teacher.logp)
+        return completion_nll(shifted, part.place(target)), kl_to_teacher(shifted, placed)
+
+    for found, right in zip(losses(500), exact, strict=True):
+        torch.testing.assert_close(found, right)
+    drawn = [losses(100) for _ in range(400)]
+    for n, right in enumerate(exact):
+        mean = torch.stack([pair[n] for pair in drawn]).mean(0)
+        torch.testing.assert_close(mean, right, atol=0.03, rtol=0.02)
 
 
 @pytest.mark.parametrize(("size", "count"), [(7, 3), (6, 3), (4, 1), (3, 5), (0, 2), (5, 0)])
