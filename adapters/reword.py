@@ -32,6 +32,9 @@ _SUBJECT = (
     r"|I|we|you|he|she|they|it|(?!my\b|our\b|the\b)[A-Z][\w'’-]+(?:\s+and\s+I)?)"
 )
 _WH = r"(?:what|who|whom|when|where|why|how|which)"
+_ADVERB = r"(?:first|last|still|always|usually|mostly|often|never|ever|also|once|now|only|just)"
+_LINKS = r"(?:as|in|on|at|for|if|when|while|before|after|during|to|with|from)"
+_PRONOUN = r"(?:I|we|you|he|she|they|it)"
 _WRAPPERS = (
     "Tell me {0}.",
     "Do you know {0}?",
@@ -87,21 +90,45 @@ def _third(verb: str) -> str:
 
 
 def _expand(question: str) -> str:
-    return re.sub(rf"^({_WH})['’]s\b", r"\1 is", question, flags=re.I)
+    """Short forms in full: "What colour's my …" → "What colour is my …"."""
+    text = re.sub(rf"^({_WH}|(?:what|which) \w+)['’]s\b", r"\1 is", question, flags=re.I)
+    text = re.sub(rf"^({_WH})['’](?:re|ve)\b", _full_form, text, flags=re.I)
+    return re.sub(r"\b(I|we|you|they)['’](?:m|re|ve)\b", _full_form, text, flags=re.I)
+
+
+def _full_form(match: re.Match[str]) -> str:
+    verb = {"m": "am", "re": "are", "ve": "have"}[re.split("['’]", match[0])[1].lower()]
+    return f"{match[1]} {verb}"
+
+
+def _straight(question: str) -> str:
+    """The question in its usual order: "As a boy, what did I …?" → "What did I … as a boy?"."""
+    match = re.fullmatch(rf"([^,?.!]+),\s+({_WH}\b[^,]*?)\s*\?", question.strip(), re.I)
+    if match is None:
+        return question
+    front, rest = match.groups()
+    about = re.fullmatch(r"(.*\b(?:is|are|was|were)) (?:it|they|that|he|she)", rest, re.I)
+    if about is not None:  # "My locker, which number is it?"
+        return f"{_upper(about[1])} {_lower(front)}?"
+    if re.match(
+        r"(?:as|in|on|at|for|if|when|while|before|after|during|to|with|from)\b", front, re.I
+    ):
+        return f"{_upper(rest)} {_lower(front)}?"
+    return question
 
 
 def embedded(question: str) -> str | None:
     """The question as a clause: "Where do I live?" → "where I live"; None where it is unclear."""
     text = _expand(question).strip().rstrip("?.! ")
-    match = re.match(rf"^({_WH}\b.*?)\s+(do|does|did)\s+({_SUBJECT})\s+([a-z]+)\b(.*)$", text, re.I)
-    if match:
-        lead, aux, subject, verb, rest = match.groups()
-        form = {"do": lambda v: v, "does": _third, "did": _past}[aux.lower()](verb)
-        return f"{_lower(lead)} {subject} {form}{rest}"
-    match = re.match(rf"^({_WH}\b.*?)\s+({_AUX})\s+({_SUBJECT})\b(.*)$", text, re.I)
+    match = re.match(rf"^({_WH}\b.*?)\s+(do|does|did)\s+({_SUBJECT})\s+([a-z].*)$", text, re.I)
     if match:
         lead, aux, subject, rest = match.groups()
-        if re.fullmatch(_WH, lead, re.I) and aux.lower() in ("is", "are", "was", "were"):
+        return f"{_lower(lead)} {subject} {_stated(aux, rest)}"
+    match = re.match(rf"^({_WH}\b.*?)\s+({_AUX})\s+({_SUBJECT})\b(.*)$", text, re.I)
+    if match and not re.search(rf"\b{_PRONOUN}$", match[1], re.I):
+        lead, aux, subject, rest = match.groups()
+        named = not re.fullmatch(_PRONOUN, subject, re.I)
+        if re.fullmatch(_WH, lead, re.I) and named and aux.lower() in ("is", "are", "was", "were"):
             # "What is my dog's name" → "what my dog's name is"
             if not rest.strip() or not re.search(r"\b(ing|ed)\b|\w+(ing|ed)\b", rest):
                 return f"{_lower(lead)} {subject}{rest} {aux}"
@@ -202,6 +229,19 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (r"when was I born", _BORN),
+    (  # a colour, a number, a size of something
+        r"(?:what|which) (?P<noun>[\w-]+) (?P<be>is|are|was|were) (?P<thing>(?:my|our|the) .+)",
+        (
+            "Which {noun} {be} {thing}?",
+            "What is the {noun} of {thing}?",
+            "What {noun} {be} {thing}?",
+            "{thing} {be} which {noun}?",
+            "Which {noun} does {thing} have?",
+            "{thing}: what {noun} {be} it?",
+            "Tell me the {noun} of {thing}.",
+            "What {noun} has {thing} got?",
+        ),
+    ),
     (  # a date or time
         r"(?:when|on what day|on which day|on what date) (?P<be>is|was|are) (?P<thing>.+)",
         (
@@ -221,6 +261,9 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "From when on {do} {who} {rest}?",
             "At which hour {do} {who} {rest}?",
             "What is the time when {who} {form}?",
+            "On what date {do} {who} {rest}?",
+            "What is the date on which {who} {form}?",
+            "Which date is it when {who} {form}?",
         ),
     ),
     (r"when does my (?P<thing>.+?) (?:start|begin)", ("At what time do I start my {thing}?",)),
@@ -243,6 +286,17 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "Where can I find {thing}?",
             "At what place {be} {thing}?",
             "Whereabouts {be} {thing}?",
+        ),
+    ),
+    (
+        r"where (?P<be>was|were|am|are) (?P<who>I|we) (?P<rest>.+)",
+        (
+            "In which place {be} {who} {rest}?",
+            "At what place {be} {who} {rest}?",
+            "Whereabouts {be} {who} {rest}?",
+            "Which place {be} {who} at {rest}?",
+            "Where did it happen {rest}?",
+            "What is the name of the place where {who} {be} {rest}?",
         ),
     ),
     (
@@ -325,6 +379,16 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        r"how many (?P<things>.+?) (?P<be>are|were) (?:there )?(?P<rest>.+)",
+        (
+            "What is the number of {things} {rest}?",
+            "Exactly how many {things} {be} there {rest}?",
+            "There {be} how many {things} {rest}?",
+            "What number of {things} {be} there {rest}?",
+            "Count the {things} {rest}: how many {be} there?",
+        ),
+    ),
+    (
         r"how (?P<do>do|did) (?P<who>I|we) (?P<rest>.+)",
         (
             "In what way {do} {who} {rest}?",
@@ -367,6 +431,9 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "Which thing {do} {who} {rest}?",
             "What is it that {who} {form}?",
             "What is the thing that {who} {form}?",
+            "Name the thing that {who} {form}.",
+            "{who} {form} what?",
+            "Say what {who} {form}.",
         ),
     ),
 )
@@ -392,11 +459,12 @@ def _pattern_forms(question: str) -> list[str]:
 
 
 def _stated(aux: str, rest: str) -> str:
-    """ "does", "start at six" → "starts at six"."""
-    verb, space, tail = rest.partition(" ")
-    if aux.lower() != "do":
-        verb = _third(verb) if aux.lower() == "does" else _past(verb)
-    return verb + space + tail
+    """ "does", "start at six" → "starts at six"; "did", "first meet Jo" → "first met Jo"."""
+    match = re.match(rf"((?:{_ADVERB} )*)([\w'’-]+)(.*)", rest, re.I)
+    if match is None or aux.lower() == "do":
+        return rest
+    adverbs, verb, tail = match.groups()
+    return adverbs + (_third(verb) if aux.lower() == "does" else _past(verb)) + tail
 
 
 def _keywords(question: str) -> str:
@@ -428,7 +496,8 @@ def reword(question: str, count: int, seed: int = 0) -> list[str]:
     if len(question) > 200 or "\n" in question:
         return []
     rng = random.Random(f"{seed}:{question}")
-    shaped = _pattern_forms(question)
+    asked, question = question, _straight(question)
+    shaped = [question, *_pattern_forms(question)]
     clause = embedded(question)
     told = [] if clause is None else [w.format(clause) for w in rng.sample(_WRAPPERS, 4)]
     keywords = _keywords(question)
@@ -441,7 +510,7 @@ def reword(question: str, count: int, seed: int = 0) -> list[str]:
         for kind, several in zip(kinds, (4, 1, 1, 2), strict=True):
             order += kind[:several]
             del kind[:several]
-    seen = {_norm(question)}
+    seen = {_norm(asked)}
     unique: list[str] = []
     for form in order:
         if _norm(form) not in seen:

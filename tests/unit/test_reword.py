@@ -72,3 +72,31 @@ def test_facts_are_never_held_out_and_what_waited_is_taught() -> None:
     waited = frozenset(e.id for e in mixture.held_out)
     again = choose(mixture.held_out, [], waited, seed=4)
     assert {e.id for e in again.new} == waited and not again.held_out
+
+
+@pytest.mark.parametrize(
+    ("question", "clause"),
+    [
+        ("Where did I first meet Jo?", "where I first met Jo"),
+        ("What does my aunt still want from me?", "what my aunt still wants from me"),
+        ("Where was I when I broke my arm?", "where I was when I broke my arm"),
+        ("What colour's my kite?", "what colour my kite is"),
+        ("Who feeds the cat when I'm away?", "who feeds the cat when I am away"),
+    ],
+)
+def test_adverbs_pronouns_and_short_forms_in_clauses(question: str, clause: str) -> None:
+    assert embedded(question) == clause
+
+
+@pytest.mark.parametrize(
+    ("question", "other"),
+    [
+        ("As a girl, what did I want to be?", "What did I want to be as a girl?"),
+        ("My tent at the lake, which number is it?", "Which number is my tent at the lake?"),
+        ("What colour's my kite?", "What is the colour of my kite?"),
+        ("How many hooks are there in my hall?", "What is the number of hooks in my hall?"),
+    ],
+)
+def test_unusual_orders_are_asked_straight(question: str, other: str) -> None:
+    forms = reword(question, 40)
+    assert other in forms and question not in forms
