@@ -56,8 +56,6 @@ def variants(
         forms = [form for form in forms if is_personal(form)]
     if not forms:
         return []
-    # Where grammar has little to offer, words left out and moved have to give the variety.
-    garbled = max(garbled, count - len(forms))
     forms += [garble(rng.choice([question, *forms]), rng) for _ in range(garbled)]
     bare = bare_answer(question, reply)
     pairs = []
