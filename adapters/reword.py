@@ -27,14 +27,14 @@ _PAST = dict(
     ).split()
 )
 _AUX = "am|is|are|was|were|can|could|will|would|should|must|may|might|have|has|had"
+_PRONOUN = r"(?:I|we|you|he|she|they|it)"
 _SUBJECT = (
     r"(?:(?:my|our|the|your|his|her|their)\s+[\w'’-]+(?:\s+and\s+I)?"
-    r"|I|we|you|he|she|they|it|(?!my\b|our\b|the\b)[A-Z][\w'’-]+(?:\s+and\s+I)?)"
+    rf"|{_PRONOUN}|(?!my\b|our\b|the\b)[A-Z][\w'’-]+(?:\s+and\s+I)?)"
 )
 _WH = r"(?:what|who|whom|when|where|why|how|which)"
 _ADVERB = r"(?:first|last|still|always|usually|mostly|often|never|ever|also|once|now|only|just)"
 _LINKS = r"(?:as|in|on|at|for|if|when|while|before|after|during|to|with|from)"
-_PRONOUN = r"(?:I|we|you|he|she|they|it)"
 _WRAPPERS = (
     "Tell me {0}.",
     "Do you know {0}?",
@@ -110,9 +110,7 @@ def _straight(question: str) -> str:
     about = re.fullmatch(r"(.*\b(?:is|are|was|were)) (?:it|they|that|he|she)", rest, re.I)
     if about is not None:  # "My locker, which number is it?"
         return f"{_upper(about[1])} {_lower(front)}?"
-    if re.match(
-        r"(?:as|in|on|at|for|if|when|while|before|after|during|to|with|from)\b", front, re.I
-    ):
+    if re.match(rf"{_LINKS}\b", front, re.I):
         return f"{_upper(rest)} {_lower(front)}?"
     return question
 

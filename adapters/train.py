@@ -100,9 +100,8 @@ def train(
     generator = torch.Generator().manual_seed(recipe.seed)
     began = time.monotonic()
     # The exact wording stands several times among a fact's; it is computed once.
-    wordings = {id(w): w for lesson in lessons for w in lesson.wordings}
-    place = {name: n for n, name in enumerate(wordings)}
-    rows = list(wordings.values())
+    rows = list({id(w): w for lesson in lessons for w in lesson.wordings}.values())
+    place = {id(row): n for n, row in enumerate(rows)}
     cache = Activations(split, rows)
     all_anchors = [*anchors, *short_anchors]
     anchor_cache = Activations(split, [a.encoded for a in all_anchors])
@@ -118,8 +117,6 @@ def train(
         [i for i in range(len(lessons)) if (epoch + i) % every[i] == 0]
         for epoch in range(recipe.exposures)
     ]
-    steps = sum(math.ceil(len(epoch) / recipe.batch) for epoch in epochs)
-    trace = Trace(steps=steps)
     # Each lesson walks through its own wordings in a shuffled order, so all are seen equally often.
     turns = [torch.randperm(len(x.wordings), generator=generator).tolist() for x in lessons]
     schedule = [
@@ -127,6 +124,8 @@ def train(
         for epoch, members in enumerate(epochs)
         for part in _batches(members, recipe.batch, generator)
     ]
+    steps = len(schedule)
+    trace = Trace(steps=steps)
     for step, (epoch, picked) in enumerate(schedule):
         shown = [lessons[i].wordings[turns[i][epoch // every[i] % len(turns[i])]] for i in picked]
         indices = [place[id(w)] for w in shown]
