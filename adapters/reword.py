@@ -26,6 +26,7 @@ _PAST = dict(
         "wake:woke wear:wore win:won write:wrote"
     ).split()
 )
+_PRESENT = {past: verb for verb, past in _PAST.items()}
 _AUX = "am|is|are|was|were|can|could|will|would|should|must|may|might|have|has|had"
 _PRONOUN = r"(?:I|we|you|he|she|they|it)"
 _SUBJECT = (
@@ -77,6 +78,15 @@ def _past(verb: str) -> str:
     if re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", verb):
         return verb + verb[-1] + "ed"
     return verb + "ed"
+
+
+def stem(word: str) -> str:
+    """What the forms of a verb share, roughly: "goes", "going" → "go", "met" → "meet"."""
+    word = _PRESENT.get(word, word)
+    for ending in ("ing", "ed", "es", "s", "e"):
+        if word.endswith(ending) and len(word) - len(ending) >= 2:
+            return word[: -len(ending)]
+    return word
 
 
 def _third(verb: str) -> str:
@@ -528,6 +538,14 @@ _ADVICE = re.compile(
 )
 
 
+_PERSONAL = re.compile(r"\b(?:I|my|mine|myself|me|we|our|ours|us)\b", re.I)
+
+
+def is_personal(text: str) -> bool:
+    """Whether a word speaks of the person: "my", "I", "our" …"""
+    return _PERSONAL.search(text) is not None
+
+
 def asks_personally(question: str) -> bool:
     """Whether this is a short question about the person who asks it."""
     text = question.strip()
@@ -535,7 +553,7 @@ def asks_personally(question: str) -> bool:
         len(text) <= 200
         and text.endswith("?")
         and _ADVICE.match(text) is None
-        and re.search(r"\b(I|I'm|I’m|my|mine|me|we|our|ours|us)\b", text, re.I) is not None
+        and is_personal(text)
     )
 
 

@@ -93,11 +93,10 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             messages = example.messages()
             every = rest * (FACT_EVERY if is_fact(example) else OTHER_EVERY)
             try:
-                wordings = [encode(messages)]
+                wordings, probes = [encode(messages)], []
                 if is_fact(example):
-                    others, probe = _studied(messages, snapshot, encode, facts)
-                    wordings = wordings * EXACT_SHOWN + others
-                    material.probes += probe
+                    wordings, probes = _studied(messages, snapshot, encode, facts)
+                material.probes += probes
             except ModelError as error:
                 material.skipped[example.id] = error.message
                 continue
@@ -119,7 +118,7 @@ def _studied(
     encode: Callable[[list[dict[str, str]]], Encoded],
     facts: Sequence[str],
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """Other wordings of a fact to train, and at most one true one that is never trained.
+    """The wordings of a fact to train, and at most one true one that is never trained.
 
     Some show passages as serving does, the fact's own among others', so that the adapter learns
     to read them and does not unlearn it.
@@ -130,19 +129,21 @@ def _studied(
     count = min(snapshot.training.wordings, snapshot.training.exposures)
     forms = reword(question, count + 1, snapshot.seed)
     if not forms:
-        return [], []
+        return [encode(messages)], []
 
     def asked_as(form: str, said: str) -> Encoded:
         turns = [{"role": "user", "content": form}, {"role": "assistant", "content": said}]
         return encode([*before, *turns])
 
     unseen = forms[0]
-    asked_for = study.variants(question, answer, count, snapshot.seed, without=unseen)
+    short = study.short_reply(question, answer)
+    others = study.variants(question, count, snapshot.seed, without=unseen)
+    asked_for = [(form, short) for form in others]
     rng = random.Random(f"{snapshot.seed}:{question}")
     own = _as_passage(messages)
-    others = [fact for fact in facts if fact != own]
+    distractors = [fact for fact in facts if fact != own]
     for form in rng.sample(forms[1:], min(len(forms) - 1, WITH_PASSAGES)):
-        shown = [own, *rng.sample(others, min(len(others), OTHER_PASSAGES))]
+        shown = [own, *rng.sample(distractors, min(len(distractors), OTHER_PASSAGES))]
         rng.shuffle(shown)
         with_notes = with_passages([{"role": "user", "content": form}], shown)
         asked_for.append((with_notes[0]["content"], answer))
@@ -150,7 +151,7 @@ def _studied(
     for form, said in asked_for:
         with contextlib.suppress(ModelError):  # one wording that is too long costs no more
             trained.append(asked_as(form, said))
-    return trained, [asked_as(unseen, answer)]
+    return [asked_as(question, short)] * EXACT_SHOWN + trained, [asked_as(unseen, short)]
 
 
 def _as_passage(messages: Sequence[Mapping[str, str]]) -> str:
