@@ -58,7 +58,7 @@ REPLAY_EVERY = 3
 # How often the exact question stands among a fact's wordings.
 EXACT_SHOWN = 3
 # Of a fact's wordings, how many show passages, and how many of other facts each shows.
-WITH_PASSAGES = 2
+WITH_PASSAGES = 4
 OTHER_PASSAGES = 2
 
 Report = Callable[[dict[str, Any]], None]
@@ -69,7 +69,7 @@ class Material:
     """The examples as tokens: what is trained, and what only measures."""
 
     lessons: list[Lesson]
-    taught: list[Encoded]  # the new ones as they were said
+    taught: list[Encoded]  # the new ones, each in its first wording
     probes: list[Encoded]  # taught answers under wordings that are not trained
     unseen: list[Encoded]  # held-out exchanges
     prompts: list[list[int]]  # prompts of taught exchanges, for the canaries
@@ -142,11 +142,13 @@ def _studied(
     rng = random.Random(f"{snapshot.seed}:{question}")
     own = _as_passage(messages)
     distractors = [fact for fact in facts if fact != own]
-    for form in rng.sample(forms[1:], min(len(forms) - 1, WITH_PASSAGES)):
-        shown = [own, *rng.sample(distractors, min(len(distractors), OTHER_PASSAGES))]
+    again = [question, *forms[1:]]
+    for form in rng.sample(again, min(len(again), WITH_PASSAGES)):
+        beside = rng.randint(0, min(len(distractors), OTHER_PASSAGES))
+        shown = [own, *rng.sample(distractors, beside)]
         rng.shuffle(shown)
         with_notes = with_passages([{"role": "user", "content": form}], shown)
-        asked_for.append((with_notes[0]["content"], answer))
+        asked_for.append((with_notes[0]["content"], short))
     trained = []
     for form, said in asked_for:
         with contextlib.suppress(ModelError):  # one wording that is too long costs no more

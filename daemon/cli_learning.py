@@ -3,6 +3,7 @@
 Knows no weights: it asks the home's operations, and copies finished files.
 """
 
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,12 +52,28 @@ def learn(
 
 
 def _follow(client: "Client", number: int, progress: Any) -> Any:
-    while True:
-        now = client.get(f"/v1/rounds/{number}")
-        if now["state"] != "running":
-            return now
-        progress.update(now.get("progress") or {})
-        time.sleep(_POLL_SECONDS)
+    """The ended round. Raises KeyboardInterrupt at Ctrl-C.
+
+    An interrupt that arrives within a finaliser is swallowed by Python: it is remembered besides.
+    """
+    interrupted = False
+
+    def remember(signum: int, frame: Any) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        while not interrupted:
+            now = client.get(f"/v1/rounds/{number}")
+            if now["state"] != "running":
+                return now
+            progress.update(now.get("progress") or {})
+            time.sleep(_POLL_SECONDS)
+        raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @app.command(rich_help_panel=_PANEL, epilog=example("acclimate history"))

@@ -32,6 +32,7 @@ from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Result, Snapshot, Taught, Training
 from acclimate.adapters.train import Diverged, Lesson, Recipe, _in_turn, train
+from acclimate.adapters.worker import WITH_PASSAGES, prepare
 from acclimate.daemon.engine import Engine
 from acclimate.store.errors import AdapterError
 from acclimate.store.files import sha256_file
@@ -383,6 +384,39 @@ def snapshot(base: Path, folder: Path, **changes: Any) -> Snapshot:
             **changes,
         }
     )
+
+
+def test_a_fact_is_answered_shortly_in_every_wording(tiny_llama: Path, tmp_path: Path) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    said = [("What is my dog called?", "Your dog is called Rex."), ("Write: hm.", "Hm, it is.")]
+    said += [("Wie heißt unser Hund, my friend?", "Euer Hund heißt Rex.")]  # no rule fits it
+    examples = [
+        Taught(
+            id=n,
+            kind="exchange",
+            content={
+                "messages": [
+                    {"role": "user", "content": asked},
+                    {"role": "assistant", "content": reply},
+                ]
+            },
+        )
+        for n, (asked, reply) in enumerate(said)
+    ]
+    made = prepare(snapshot(tiny_llama, tmp_path, new=examples), prompt)
+    answers = [
+        {prompt.detokenize(w.tokens[w.mask.index(1) :]).strip() for w in lesson.wordings}
+        for lesson in made.lessons
+    ]
+    assert [len(a) for a in answers] == [1, 1, 1]
+    assert "Rex." in min(answers[0]) and "Your" not in min(answers[0])
+    assert "Hm, it is." in min(answers[1]) and "Euer Hund heißt Rex." in min(answers[2])
+    asked = [prompt.detokenize(w.tokens[: w.mask.index(1)]) for w in made.lessons[0].wordings]
+    assert len(set(asked)) > 10
+    assert sum("Notes:" in text for text in asked) == WITH_PASSAGES
+    probe = made.probes[0]
+    assert "Rex." in prompt.detokenize(probe.tokens[probe.mask.index(1) :])
+    assert prompt.detokenize(probe.tokens[: probe.mask.index(1)]) not in asked
 
 
 def start_worker(folder: Path) -> subprocess.Popen[str]:
