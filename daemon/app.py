@@ -328,10 +328,15 @@ def run(home: Home, config: Config) -> int:
 
 
 def _spare_memory() -> None:
-    """Two heaps for all threads, where glibc would keep one for each and give none back."""
+    """Two heaps for all threads, where glibc would keep one for each and give none back.
+
+    What a context allocates stays out of them: freed within a heap, it would leave holes.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another libc
-            ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
+            libc = ctypes.CDLL(None)
+            libc.mallopt(-8, 2)  # M_ARENA_MAX
+            libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD, bytes; else it grows with use
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
