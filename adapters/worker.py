@@ -93,10 +93,11 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             messages = example.messages()
             every = rest * (FACT_EVERY if is_fact(example) else OTHER_EVERY)
             try:
-                wordings, probes = [encode(messages)], []
                 if is_fact(example):
                     wordings, probes = _studied(messages, snapshot, encode, facts)
-                material.probes += probes
+                    material.probes += probes
+                else:
+                    wordings = [encode(messages)]
             except ModelError as error:
                 material.skipped[example.id] = error.message
                 continue

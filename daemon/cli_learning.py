@@ -58,7 +58,7 @@ def _follow(client: "Client", number: int, progress: Any) -> Any:
     """
     interrupted = False
 
-    def remember(signum: int, frame: Any) -> None:
+    def remember(*_: Any) -> None:
         nonlocal interrupted
         interrupted = True
         raise KeyboardInterrupt

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acclimate.adapters.study import short_reply, garble, variants
+from acclimate.adapters.study import garble, short_reply, variants
 
 
 @pytest.mark.parametrize(
