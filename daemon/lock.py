@@ -93,11 +93,6 @@ class HomeLock:
             with contextlib.suppress(OSError):
                 release()
 
-    def reacquire(self) -> None:
-        """After the drive came back: the old lock was on a file system that is no more."""
-        self.release()
-        self.acquire()
-
     def __enter__(self) -> Self:
         self.acquire()
         return self

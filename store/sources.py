@@ -132,15 +132,6 @@ def get_source(db: Db, source_id: int) -> Source:
     return _source(db, row)
 
 
-def find_source(db: Db, path: Path) -> Source:
-    """The watched source of this folder. Raises NotFound."""
-    wanted = path.expanduser().resolve()
-    for source in list_sources(db):
-        if source.path == wanted:
-            return source
-    raise NotFound(f"{path} is not watched", "see: acclimate watch list")
-
-
 def set_state(
     db: Db, source_id: int, state: Literal["ok", "missing"], device: int | None = None
 ) -> None:

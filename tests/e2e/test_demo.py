@@ -40,7 +40,7 @@ def test_demo_learns_keeps_and_swaps(real_models: Path, tmp_path: Path) -> None:
 
     assert share("base", "exact") <= 0.1 and share("base", "reworded") <= 0.1
     assert share("live", "exact") >= 0.85
-    assert share("live", "reworded") >= 0.5
+    assert share("live", "reworded") >= 0.6
     assert share("live+retrieval", "reworded") >= 0.8
     kept, answered = found["general_kept"]
     assert kept >= 0.85 * answered
