@@ -24,7 +24,7 @@ _FUNCTION_WORDS = frozenset(
 def short_reply(question: str, reply: str) -> str:
     """What the reply adds to the question, as "Merrow." of "You work on the ferry Merrow."
 
-    The reply itself where it adds nothing.
+    The reply itself where it adds nothing, or where its lines have a form to keep.
     """
     asked = {stem(_bare(word)) for word in question.split()}
     words = reply.rstrip(".! ").split()
@@ -33,9 +33,9 @@ def short_reply(question: str, reply: str) -> str:
         for n, w in enumerate(words)
         if _bare(w) not in _FUNCTION_WORDS and stem(_bare(w)) not in asked
     ]
-    if not new:
+    if not new or "\n" in reply.strip():
         return reply
-    bare = " ".join(words[new[0] : new[-1] + 1])
+    bare = " ".join(words[new[0] : new[-1] + 1]).strip(",;:")
     return f"{bare[:1].upper()}{bare[1:]}."
 
 

@@ -18,7 +18,9 @@ from acclimate.adapters.study import garble, short_reply, variants
         ("What did I name my boat?", "You named your boat Kittiwake.", "Kittiwake."),
         ("Where did we meet?", "You met at a pottery class.", "Pottery class."),
         ("What do I run?", "you run fedora", "Fedora."),
+        ("What is my dog called?", "It's Rex, your dog.", "Rex."),
         ("What is my name?", "Your name is.", "Your name is."),
+        ("What do I buy?", "You buy:\n- tea\n- rice", "You buy:\n- tea\n- rice"),
     ],
 )
 def test_the_short_reply_is_what_the_question_does_not_say(
