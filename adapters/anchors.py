@@ -52,7 +52,7 @@ def generate(
     max_tokens: int,
     end_ids: frozenset[int],
     top_k: int = 1,
-    batch: int = 80,
+    batch: int = 160,
     report: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Reply]:
     """Greedy replies to prompts of token ids, each with the `top_k` likeliest at every place.
