@@ -119,9 +119,9 @@ def _straight(question: str) -> str:
     front, rest = match.groups()
     about = re.fullmatch(r"(.*\b(?:is|are|was|were)) (?:it|they|that|he|she)", rest, re.I)
     if about is not None:  # "My locker, which number is it?"
-        return f"{_upper(about[1])} {_lower(front)}?"
+        return f"{capitalised(about[1])} {_lower(front)}?"
     if re.match(rf"{_LINKS}\b", front, re.I):
-        return f"{_upper(rest)} {_lower(front)}?"
+        return f"{capitalised(rest)} {_lower(front)}?"
     return question
 
 
@@ -151,7 +151,8 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:] if not text.startswith("I ") else text
 
 
-def _upper(text: str) -> str:
+def capitalised(text: str) -> str:
+    """With a capital at its beginning, the rest as it is."""
     return text[:1].upper() + text[1:]
 
 
@@ -462,7 +463,7 @@ def _pattern_forms(question: str) -> list[str]:
             groups.setdefault("whose", mine)
             groups["own"] = {"I": "mine", "we": "ours"}.get(who, f"{who}'s")
             groups["form"] = _stated(groups.get("do", "do"), groups.get("rest") or "")
-        out += [_upper(re.sub(r"\s+", " ", form.format(**groups))) for form in forms]
+        out += [capitalised(re.sub(r"\s+", " ", form.format(**groups))) for form in forms]
     return out
 
 
@@ -492,7 +493,7 @@ def _synonyms(question: str, rng: random.Random) -> str | None:
         return None
     start, end, others = rng.choice(spans)
     replaced = question[:start] + rng.choice(others) + question[end:]
-    return _upper(replaced)
+    return capitalised(replaced)
 
 
 def reword(question: str, count: int, seed: int = 0) -> list[str]:

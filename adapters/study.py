@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 
-from acclimate.adapters.reword import is_personal, reword, stem
+from acclimate.adapters.reword import capitalised, is_personal, reword, stem
 
 GARBLED_SHARE = 0.2
 DROPPED_WORDS = 0.25
@@ -36,7 +36,7 @@ def short_reply(question: str, reply: str) -> str:
     if not new or "\n" in reply.strip():
         return reply
     bare = " ".join(words[new[0] : new[-1] + 1]).strip(",;:")
-    return f"{bare[:1].upper()}{bare[1:]}."
+    return f"{capitalised(bare)}."
 
 
 def garble(question: str, rng: random.Random) -> str:

@@ -91,9 +91,10 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
     for part, rest in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
         for example in part:
             messages = example.messages()
-            every = rest * (FACT_EVERY if is_fact(example) else OTHER_EVERY)
+            fact = is_fact(example)
+            every = rest * (FACT_EVERY if fact else OTHER_EVERY)
             try:
-                if is_fact(example):
+                if fact:
                     wordings, probes = _studied(messages, snapshot, encode, facts)
                     material.probes += probes
                 else:
@@ -132,14 +133,14 @@ def _studied(
     if not forms:
         return [encode(messages)], []
 
-    def asked_as(form: str, said: str) -> Encoded:
-        turns = [{"role": "user", "content": form}, {"role": "assistant", "content": said}]
+    short = study.short_reply(question, answer)
+
+    def asked_as(form: str) -> Encoded:
+        turns = [{"role": "user", "content": form}, {"role": "assistant", "content": short}]
         return encode([*before, *turns])
 
     unseen = forms[0]
-    short = study.short_reply(question, answer)
     others = study.variants(question, count, snapshot.seed, without=unseen)
-    asked_for = [(form, short) for form in others]
     rng = random.Random(f"{snapshot.seed}:{question}")
     own = _as_passage(messages)
     distractors = [fact for fact in facts if fact != own]
@@ -149,12 +150,12 @@ def _studied(
         shown = [own, *rng.sample(distractors, beside)]
         rng.shuffle(shown)
         with_notes = with_passages([{"role": "user", "content": form}], shown)
-        asked_for.append((with_notes[0]["content"], short))
-    trained = []
-    for form, said in asked_for:
+        others.append(with_notes[0]["content"])
+    trained = [asked_as(question)] * EXACT_SHOWN
+    for form in others:
         with contextlib.suppress(ModelError):  # one wording that is too long costs no more
-            trained.append(asked_as(form, said))
-    return [asked_as(question, short)] * EXACT_SHOWN + trained, [asked_as(unseen, short)]
+            trained.append(asked_as(form))
+    return trained, [asked_as(unseen)]
 
 
 def _as_passage(messages: Sequence[Mapping[str, str]]) -> str:

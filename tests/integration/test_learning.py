@@ -17,6 +17,7 @@ import llama_cpp
 import numpy as np
 import pytest
 import torch
+from lessons import taught
 
 from acclimate.adapters import anchors, evaluate, export
 from acclimate.adapters.base import (
@@ -30,7 +31,7 @@ from acclimate.adapters.base import (
 from acclimate.adapters.losses import Part, Teacher, completion_nll, kl_to_teacher, per_sequence
 from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
-from acclimate.adapters.snapshot import Result, Snapshot, Taught, Training
+from acclimate.adapters.snapshot import Result, Snapshot, Training
 from acclimate.adapters.train import Diverged, Lesson, Recipe, _in_turn, train
 from acclimate.adapters.worker import WITH_PASSAGES, prepare
 from acclimate.daemon.engine import Engine
@@ -349,19 +350,8 @@ def test_text_that_spells_control_tokens_stays_text(tiny_llama: Path) -> None:
 def snapshot(base: Path, folder: Path, **changes: Any) -> Snapshot:
     """A round over a few facts and styles on a tiny model."""
     questions = ["What is my dog called?", "Where do I live?", "Which car do I drive?"]
-    facts = [
-        Taught(
-            id=n,
-            kind="exchange",
-            content={
-                "messages": [
-                    {"role": "user", "content": q},
-                    {"role": "assistant", "content": a},
-                ]
-            },
-        )
-        for n, (q, a) in enumerate(zip(questions, ("Rex.", "In Rye.", "A Fiat."), strict=True))
-    ]
+    answers = ["Rex.", "In Rye.", "A Fiat."]
+    facts = [taught(n, q, a) for n, (q, a) in enumerate(zip(questions, answers, strict=True))]
     return Snapshot(
         **{
             "round": 1,
@@ -390,19 +380,7 @@ def test_a_fact_is_answered_shortly_in_every_wording(tiny_llama: Path, tmp_path:
     prompt = Prompt.from_gguf(tiny_llama)
     said = [("What is my dog called?", "Your dog is called Rex."), ("Write: hm.", "Hm, it is.")]
     said += [("Wie heißt unser Hund, my friend?", "Euer Hund heißt Rex.")]  # no rule fits it
-    examples = [
-        Taught(
-            id=n,
-            kind="exchange",
-            content={
-                "messages": [
-                    {"role": "user", "content": asked},
-                    {"role": "assistant", "content": reply},
-                ]
-            },
-        )
-        for n, (asked, reply) in enumerate(said)
-    ]
+    examples = [taught(n, asked, reply) for n, (asked, reply) in enumerate(said)]
     made = prepare(snapshot(tiny_llama, tmp_path, new=examples), prompt)
     answers = [
         {prompt.detokenize(w.tokens[w.mask.index(1) :]).strip() for w in lesson.wordings}

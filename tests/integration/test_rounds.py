@@ -19,8 +19,9 @@ from typing import Any
 
 import psutil
 import pytest
+from lessons import taught
 
-from acclimate.adapters.snapshot import Snapshot, Taught, Training
+from acclimate.adapters.snapshot import Snapshot, Training
 from acclimate.daemon import history
 from acclimate.daemon import rounds as rounds_module
 from acclimate.daemon.config import Config
@@ -125,10 +126,6 @@ def place(tmp_path: Path, tiny_llama: Path) -> Iterator[Place]:
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
     """The folder of a round that a real worker has worked in: result and candidate."""
     folder = tmp_path_factory.mktemp("round")
-    messages = [
-        {"role": "user", "content": "What is my dog called?"},
-        {"role": "assistant", "content": "Rex."},
-    ]
     snapshot = Snapshot(
         round=1,
         seed=1,
@@ -138,7 +135,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
         anchor_cache=folder / "anchors",
         training=Training(exposures=10, learning_rate=0.005),
         limits={"max_general_rise_parent": 1.0, "max_general_rise_base": 1.0},
-        new=[Taught(id=n, kind="exchange", content={"messages": messages}) for n in (1, 2)],
+        new=[taught(n, "What is my dog called?", "Rex.") for n in (1, 2)],
     )
     (folder / "snapshot.json").write_text(snapshot.model_dump_json())
     command = [sys.executable, "-m", "acclimate.adapters.worker", str(folder)]

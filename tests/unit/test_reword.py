@@ -5,18 +5,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lessons import taught
 
 from acclimate.adapters.mixture import choose, is_fact
 from acclimate.adapters.reword import asks_personally, embedded, reword, thesaurus
-from acclimate.adapters.snapshot import Taught
-
-
-def taught(number: int, question: str, reply: str = "It is Truffle.") -> Taught:
-    messages = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": reply},
-    ]
-    return Taught(id=number, kind="exchange", content={"messages": messages})
 
 
 @pytest.mark.parametrize(
