@@ -5,6 +5,7 @@ The border between the daemon and the worker; imports neither torch nor the serv
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,7 @@ class Snapshot(_Model):
     base_sha256: str
     precision: Literal["float32", "nf4"] = "float32"
     anchor_cache: Path
+    checkpoint: Path | None = None
     parent: Path | None = None
     parent_version: int | None = None
     training: Training = Training()
@@ -68,6 +70,11 @@ class Snapshot(_Model):
     new: list[Taught]
     replay: list[Taught] = []
     held_out: list[Taught] = []
+
+    def key(self) -> str:
+        """Names all that the trained adapter depends on: equal for the same round begun again."""
+        places = {"round", "base", "anchor_cache", "checkpoint", "parent"}
+        return hashlib.sha256(self.model_dump_json(exclude=places).encode()).hexdigest()
 
 
 class Canary(_Model):

@@ -41,7 +41,15 @@ from acclimate.adapters.snapshot import (
     Result,
     Snapshot,
 )
-from acclimate.adapters.train import Anchor, Diverged, Lesson, Recipe, Trace, train
+from acclimate.adapters.train import (
+    Anchor,
+    Checkpoint,
+    Diverged,
+    Lesson,
+    Recipe,
+    Trace,
+    train,
+)
 from acclimate.store.errors import AcclimateError, ModelError
 from acclimate.store.files import atomic_write, fsync_file, sha256_file
 
@@ -232,8 +240,10 @@ class Worker:
         def step(done: int, steps: int, values: dict[str, float]) -> None:
             self.report({"event": "step", "step": done, "steps": steps, **values})
 
+        kept = snapshot.checkpoint
+        checkpoint = Checkpoint(kept, snapshot.key()) if kept is not None else None
         try:
-            trace = train(model, split, material.lessons, long, short, recipe, step)
+            trace = train(model, split, material.lessons, long, short, recipe, step, checkpoint)
         except Diverged as error:
             return self._refused(f"finite: {error}", material)
         self.phase("measure")
@@ -428,6 +438,7 @@ class Worker:
             },
             "skipped": {str(k): v for k, v in material.skipped.items()},
             "steps": trace.steps,
+            "resumed_at": trace.resumed_at,
             "train_seconds": round(trace.seconds, 2),
             "round_seconds": round(time.monotonic() - self.began, 2),
             "phases": {k: round(v, 2) for k, v in self.seconds.items()},
