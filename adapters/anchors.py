@@ -129,7 +129,7 @@ def make(
         report=report,
     )
     return [
-        Anchor(Encoded(a + r.tokens, [0] * len(a) + [1] * len(r.tokens)), r.teacher)
+        Anchor(Encoded(a + r.tokens, [0.0] * len(a) + [1.0] * len(r.tokens)), r.teacher)
         for a, r in zip(asked, replies, strict=True)
     ]
 

@@ -141,7 +141,7 @@ class Optimisation:
         needed = torch.cat([batch.target, teacher.ids.flatten().long()])
         part = Part.around(needed, self._vocabulary, SAMPLED_TOKENS, generator)
         nll = completion_nll(batch.logits(self._split, part), part.place(batch.target))
-        ce = per_sequence(nll, batch.owner)
+        ce = per_sequence(nll, batch.owner, batch.weight)
         ce.backward()
         kl_value = 0.0
         kl_weight = recipe.kl_weight * (KL_START + (1 - KL_START) * number / self.steps)

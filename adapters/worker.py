@@ -28,6 +28,7 @@ from peft.tuners.lora import LoraLayer
 from acclimate.adapters import anchors as anchoring
 from acclimate.adapters import evaluate, export, study
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
+from acclimate.adapters.form import Form
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.passages import with_passages
@@ -95,7 +96,9 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             raise ModelError(f"{len(encoded.tokens)} tokens, at most {limit}")
         return encoded
 
-    facts = [_as_passage(e.messages()) for e in [*snapshot.new, *snapshot.replay] if is_fact(e)]
+    both = [*snapshot.new, *snapshot.replay]
+    facts = [_as_passage(e.messages()) for e in both if is_fact(e)]
+    plain: list[Lesson] = []
     for part, rest in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
         for example in part:
             messages = example.messages()
@@ -111,6 +114,8 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
                 material.skipped[example.id] = error.message
                 continue
             material.lessons.append(Lesson(example.id, wordings, every=every))
+            if not fact:
+                plain.append(material.lessons[-1])
             if part is snapshot.new:
                 material.taught.append(wordings[0])
                 material.prompts.append(prompt.encode_prompt(messages[:-1]))
@@ -119,7 +124,21 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             material.unseen.append(encode(example.messages()))
         except ModelError as error:
             material.skipped[example.id] = error.message
+    _weigh(material, plain)
     return material
+
+
+def _weigh(material: Material, plain: list[Lesson]) -> None:
+    """Lets what replies have in common count more than what only one of them says."""
+    form = Form([lesson.wordings[0].completion() for lesson in plain])
+
+    def weighed(row: Encoded) -> Encoded:
+        weights = form.weights(row.completion())
+        return Encoded(row.tokens, row.mask[: -len(weights)] + weights)
+
+    for lesson in plain:
+        lesson.wordings[:] = map(weighed, lesson.wordings)
+    material.unseen[:] = map(weighed, material.unseen)
 
 
 def _studied(
