@@ -99,7 +99,7 @@ def _third(verb: str) -> str:
     return verb + "s"
 
 
-def _expand(question: str) -> str:
+def expand(question: str) -> str:
     """Short forms in full: "What colour's my …" → "What colour is my …"."""
     text = re.sub(rf"^({_WH}|(?:what|which) \w+)['’]s\b", r"\1 is", question, flags=re.I)
     text = re.sub(rf"^({_WH})['’](?:re|ve)\b", _full_form, text, flags=re.I)
@@ -127,7 +127,7 @@ def _straight(question: str) -> str:
 
 def embedded(question: str) -> str | None:
     """The question as a clause: "Where do I live?" → "where I live"; None where it is unclear."""
-    text = _expand(question).strip().rstrip("?.! ")
+    text = expand(question).strip().rstrip("?.! ")
     match = re.match(rf"^({_WH}\b.*?)\s+(do|does|did)\s+({_SUBJECT})\s+([a-z].*)$", text, re.I)
     if match:
         lead, aux, subject, rest = match.groups()
@@ -450,7 +450,7 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def _pattern_forms(question: str) -> list[str]:
     """True rewordings of the commonest question types, the likeliest first."""
-    text = _expand(question).strip().rstrip("?.! ")
+    text = expand(question).strip().rstrip("?.! ")
     out: list[str] = []
     for shape, forms in _SHAPES:
         match = re.fullmatch(shape.replace("SUBJECTS", _SUBJECT), text, re.I)
@@ -477,7 +477,7 @@ def _stated(aux: str, rest: str) -> str:
 
 
 def _keywords(question: str) -> str:
-    words = re.findall(r"[\w'’-]+", _expand(question))
+    words = re.findall(r"[\w'’-]+", expand(question))
     kept = [w for w in words if w.lower() not in _STOP or w.lower() in ("my", "our")]
     return " ".join(kept)
 

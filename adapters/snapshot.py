@@ -21,11 +21,15 @@ class _Model(BaseModel):
 
 
 class Taught(_Model):
-    """One example as it stands in the buffer; `content` is its canonical JSON."""
+    """One example as it stands in the buffer; `content` is its canonical JSON.
+
+    `passage` is the part of a note that it was made from, empty for what was said in a chat.
+    """
 
     id: int
     kind: Literal["exchange", "preference"]
     content: dict[str, Any]
+    passage: str = ""
 
     def messages(self) -> list[dict[str, str]]:
         """The conversation to learn; of a preference pair, the prompt with the chosen reply."""

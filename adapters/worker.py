@@ -14,7 +14,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +41,7 @@ from acclimate.adapters.snapshot import (
     Canary,
     Result,
     Snapshot,
+    Taught,
 )
 from acclimate.adapters.train import (
     Anchor,
@@ -97,7 +98,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
         return encoded
 
     both = [*snapshot.new, *snapshot.replay]
-    facts = [_as_passage(e.messages()) for e in both if is_fact(e)]
+    facts = [text for e in both if is_fact(e) for text in _passages(e)]
     plain: list[Lesson] = []
     for part, rest in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
         for example in part:
@@ -106,7 +107,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             every = rest * (FACT_EVERY if fact else OTHER_EVERY)
             try:
                 if fact:
-                    wordings, probes = _studied(messages, snapshot, encode, facts)
+                    wordings, probes = _studied(example, snapshot, encode, facts)
                     material.probes += probes
                 else:
                     wordings = [encode(messages)]
@@ -142,7 +143,7 @@ def _weigh(material: Material, plain: list[Lesson]) -> None:
 
 
 def _studied(
-    messages: list[dict[str, str]],
+    example: Taught,
     snapshot: Snapshot,
     encode: Callable[[list[dict[str, str]]], Encoded],
     facts: Sequence[str],
@@ -152,6 +153,7 @@ def _studied(
     Some show passages as serving does, the fact's own among others', so that the adapter learns
     to read them and does not unlearn it.
     """
+    messages = example.messages()
     *before, asked, reply = messages
     question, answer = asked["content"], reply["content"]
     # More wordings than times to show them would never be seen.
@@ -169,12 +171,12 @@ def _studied(
     unseen = forms[0]
     others = study.variants(question, count, snapshot.seed, without=unseen)
     rng = random.Random(f"{snapshot.seed}:{question}")
-    own = _as_passage(messages)
-    distractors = [fact for fact in facts if fact != own]
+    own = _passages(example)
+    distractors = [fact for fact in facts if fact not in own]
     again = [question, *forms[1:]]
-    for form in rng.sample(again, min(len(again), WITH_PASSAGES)):
+    for n, form in enumerate(rng.sample(again, min(len(again), WITH_PASSAGES))):
         beside = rng.randint(0, min(len(distractors), OTHER_PASSAGES))
-        shown = [own, *rng.sample(distractors, beside)]
+        shown = [own[n % len(own)], *rng.sample(distractors, beside)]
         rng.shuffle(shown)
         with_notes = with_passages([{"role": "user", "content": form}], shown)
         others.append(with_notes[0]["content"])
@@ -185,8 +187,11 @@ def _studied(
     return trained, [asked_as(unseen)]
 
 
-def _as_passage(messages: Sequence[Mapping[str, str]]) -> str:
-    return f"User: {messages[-2]['content']}\nAssistant: {messages[-1]['content']}"
+def _passages(example: Taught) -> list[str]:
+    """What retrieval may show of a fact: its exchange, and the note that it was made from."""
+    asked, reply = (message["content"] for message in example.messages()[-2:])
+    own = f"User: {asked}\nAssistant: {reply}"
+    return [own, example.passage] if example.passage else [own]
 
 
 class Worker:
