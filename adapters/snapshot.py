@@ -48,6 +48,7 @@ class Training(_Model):
     modules: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     exposures: int = 24
     batch: int = 8
+    replay_batch: int = 12
     anchor_batch: int = 5
     short_anchor_batch: int = 4
     learning_rate: float = 5e-3

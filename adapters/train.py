@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
@@ -38,13 +38,14 @@ SAMPLED_TOKENS = 4096
 class Recipe:
     """Hyperparameters of a round; `docs/learning.md` has the measurements behind them.
 
-    `exposures`: how often each example is seen, in one of its wordings. `batch`, `anchor_batch`
-    and `short_anchor_batch` count sequences per step. λ rises to `kl_weight`: first the new is
+    `exposures`: how often each new example is seen, in one of its wordings. `batch`,
+    `replay_batch`, `anchor_batch` and `short_anchor_batch` count sequences per step. λ rises to `kl_weight`: first the new is
     learned, then the rest is put back in its place. Rates are AdamW's.
     """
 
     exposures: int = 24
     batch: int = 8
+    replay_batch: int = 12
     anchor_batch: int = 5
     short_anchor_batch: int = 4
     learning_rate: float = 5e-3
@@ -59,12 +60,14 @@ class Recipe:
 class Lesson:
     """One example as training sees it: the same answer under several wordings of its question.
 
-    It is seen in every `every`-th epoch only: what is rehearsed needs less than what is new.
+    It is seen in every `every`-th epoch only. One that is `rehearsed` stands beside the new ones in
+    its turn, however many there are, so a round's cost does not grow with the history.
     """
 
     example_id: int
     wordings: list[Encoded]
     every: int = 1
+    rehearsed: bool = False
 
 
 @dataclass
@@ -260,29 +263,40 @@ def _schedule(
 ) -> list[list[int]]:
     """For each step, which rows it shows."""
     place = {id(row): n for n, row in enumerate(rows)}
-    every = [min(lesson.every, recipe.exposures) for lesson in lessons]
     # Each lesson walks through its own wordings in a shuffled order, so all are seen equally often.
-    turns = [torch.randperm(len(x.wordings), generator=generator).tolist() for x in lessons]
+    walks = [
+        cycle([place[id(x.wordings[t])] for t in _shuffled(len(x.wordings), generator)])
+        for x in lessons
+    ]
+    every = [min(lesson.every, recipe.exposures) for lesson in lessons]
+    new = [i for i, lesson in enumerate(lessons) if not lesson.rehearsed]
+    slowest = max(every, default=1)
+    old = [i for i, x in enumerate(lessons) if x.rehearsed for _ in range(slowest // every[i])]
+    rehearsals = _in_turn(len(old), recipe.replay_batch, generator)
     steps = []
     for epoch in range(recipe.exposures):
-        members = [i for i in range(len(lessons)) if (epoch + i) % every[i] == 0]
+        members = [i for i in new if (epoch + i) % every[i] == 0]
         for picked in _batches(members, recipe.batch, generator):
-            turn = [turns[i][epoch // every[i] % len(turns[i])] for i in picked]
-            steps.append([place[id(lessons[i].wordings[t])] for i, t in zip(picked, turn)])
+            again = [old[i] for i in next(rehearsals)]
+            steps.append([next(walks[i]) for i in [*picked, *dict.fromkeys(again)]])
     return steps
 
 
 def _batches(members: list[int], size: int, generator: torch.Generator) -> list[list[int]]:
     """Shuffled members in batches of nearly equal size, none larger than `size`."""
-    order = [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
+    order = [members[i] for i in _shuffled(len(members), generator)]
     count = math.ceil(len(order) / size)
     return [order[n * len(order) // count : (n + 1) * len(order) // count] for n in range(count)]
+
+
+def _shuffled(size: int, generator: torch.Generator) -> list[int]:
+    return [int(i) for i in torch.randperm(size, generator=generator)]
 
 
 def _in_turn(size: int, count: int, generator: torch.Generator) -> Iterator[list[int]]:
     """`count` of `size` indices at a time, in an order that changes when all had their turn."""
     while True:
-        order = torch.randperm(size, generator=generator).tolist()
+        order = _shuffled(size, generator)
         yield from (order[n : n + count] for n in range(0, max(1, size - count + 1), count or 1))
 
 

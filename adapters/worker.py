@@ -64,7 +64,6 @@ TAUGHT_MEASURED = 24
 # In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
 # fact, and more of them only pull general text along.
 FACT_EVERY, OTHER_EVERY = 1, 2
-REPLAY_EVERY = 3
 # How often the exact question stands among a fact's wordings.
 EXACT_SHOWN = 3
 # Of a fact's wordings, how many show passages, and how many of other facts each shows.
@@ -100,11 +99,11 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
     both = [*snapshot.new, *snapshot.replay]
     facts = [text for e in both if is_fact(e) for text in _passages(e)]
     plain: list[Lesson] = []
-    for part, rest in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
+    for part in (snapshot.new, snapshot.replay):
         for example in part:
             messages = example.messages()
             fact = is_fact(example)
-            every = rest * (FACT_EVERY if fact else OTHER_EVERY)
+            every = FACT_EVERY if fact else OTHER_EVERY
             try:
                 if fact:
                     wordings, probes = _studied(example, snapshot, encode, facts)
@@ -114,7 +113,9 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             except ModelError as error:
                 material.skipped[example.id] = error.message
                 continue
-            material.lessons.append(Lesson(example.id, wordings, every=every))
+            material.lessons.append(
+                Lesson(example.id, wordings, every, rehearsed=part is snapshot.replay)
+            )
             if not fact:
                 plain.append(material.lessons[-1])
             if part is snapshot.new:
@@ -254,6 +255,7 @@ class Worker:
         recipe = Recipe(
             exposures=training.exposures,
             batch=training.batch,
+            replay_batch=training.replay_batch,
             anchor_batch=training.anchor_batch,
             short_anchor_batch=training.short_anchor_batch,
             learning_rate=training.learning_rate,
