@@ -5,6 +5,7 @@ Pure; what a secret looks like is in `secret_kinds`.
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from acclimate.store.secret_kinds import KINDS, Kind
@@ -55,6 +56,23 @@ def redact_reply(question: str, reply: str) -> Redacted:
         return done
     return Redacted(reply[: bare.start("s")] + marker("password") + reply[bare.end("s") :],
                     {"password": 1})  # fmt: skip
+
+
+def redact_messages(
+    messages: Sequence[Mapping[str, str]], memo: dict[tuple[str, str], Redacted] | None = None
+) -> list[dict[str, str]]:
+    """A conversation without secrets. `memo` keeps what was found, by question and message."""
+    memo = {} if memo is None else memo
+    done = []
+    asked = ""
+    for message in messages:
+        text = message["content"]
+        key = (asked if message["role"] == "assistant" else "", text)
+        if key not in memo:
+            memo[key] = redact_reply(*key)
+        done.append({"role": message["role"], "content": memo[key].text})
+        asked = text if message["role"] == "user" else ""
+    return done
 
 
 def marker(kind: str) -> str:
