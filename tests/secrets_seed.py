@@ -345,3 +345,28 @@ def ordinary(count: int = 1000, seed: int = 7) -> list[tuple[str, str]]:
         fact = make()
         out.append((fact, templates[(n // len(makers)) % len(templates)].format(fact)))
     return out
+
+
+# Secrets without a form, as people tell them: (the secret, the text). Nothing is promised here.
+PLAIN_WORDS: tuple[tuple[str, str], ...] = (
+    ("buttercup", "To get into the shared laptop, type buttercup and press enter."),
+    ("8841", "The card at the back of the drawer takes 8841 at the machine."),
+    ("gull and herring", "My login is the same everywhere: gull and herring."),
+    ("Rosalind", "For the bank's question about my mother say Rosalind."),
+    ("tulip-ferry", "Odile uses tulip-ferry for everything, don't tell her I wrote it down."),
+    ("hunter22", "I finally remembered it, hunter22, that's how I log in."),
+    ("4471", "When the cash machine asks, it's 4471."),
+    ("felt4ever", "Caspar changed the router to felt4ever last night."),
+    ("moth moth moth", "The safe word of the wallet is moth moth moth."),
+    ("99 Red Kettles", "If it asks who I am, the phrase is 99 Red Kettles."),
+    ("swordfish", "The password, if you must know, is swordfish."),
+    ("sardine7", "password -> sardine7"),
+    ("otter!22", "pw otter!22 for the box office"),
+    ("lantern_9", "Use lantern_9 as the password."),
+    ("velvet-88", "I set the password to velvet-88."),
+    ("k3ttle", "Her pass is k3ttle"),
+    ("2580", "My phone unlocks with 2580."),
+    ("grist&mill", "User hem, then grist&mill."),
+    ("orbit5", "Log in as hem with orbit5."),
+    ("anvil#3", "Netflix: hem@example.org / anvil#3"),
+)
