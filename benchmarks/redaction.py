@@ -22,7 +22,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from secrets_seed import PLAIN_WORDS, ordinary, pieces, secrets  # noqa: E402
+from secrets_seed import OTHER_PLACES, PLAIN_WORDS, ordinary, pieces, secrets  # noqa: E402
 
 from acclimate.store.redact import redact  # noqa: E402
 
@@ -37,7 +37,10 @@ def measure(count: int, facts: int, seed: int) -> dict[str, object]:
         text = redact(one.text).text
         seeded[one.kind] += 1
         found[one.kind] += not any(piece in text for piece in pieces(one.secret))
-    plain = sum(secret not in redact(text).text for secret, text in PLAIN_WORDS)
+    other, plain = (
+        {"seeded": len(some), "found": sum(s not in redact(text).text for s, text in some)}
+        for some in (OTHER_PLACES, PLAIN_WORDS)
+    )
     texts = [text for _, text in ordinary(facts)]
     eaten = sum(redact(text).text != text for text in texts)
     prose = "\n".join(texts) * (1_000_000 // sum(map(len, texts)) + 1)
@@ -47,7 +50,8 @@ def measure(count: int, facts: int, seed: int) -> dict[str, object]:
         "kinds": {kind: {"seeded": n, "found": found[kind]} for kind, n in sorted(seeded.items())},
         "seeded": count,
         "found": found.total(),
-        "plain_words": {"seeded": len(PLAIN_WORDS), "found": plain},
+        "other_places": other,
+        "plain_words": plain,
         "facts": facts,
         "eaten": eaten,
         "seconds_per_megabyte": round((time.perf_counter() - began) / (len(prose) / 1e6), 3),
@@ -58,7 +62,11 @@ def show(result: dict[str, object]) -> None:
     """The table, and what it comes to."""
     table = Table("kind", "seeded", "found", "recall", box=None)
     kinds: dict[str, dict[str, int]] = result["kinds"]  # type: ignore[assignment]
-    rows = [*kinds.items(), ("in plain words (no form)", result["plain_words"])]
+    rows = [
+        *kinds.items(),
+        ("in other places", result["other_places"]),
+        ("in plain words (no form)", result["plain_words"]),
+    ]
     for kind, n in rows:
         table.add_row(kind, str(n["seeded"]), str(n["found"]), f"{n['found'] / n['seeded']:.0%}")
     console.print(table)

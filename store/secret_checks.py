@@ -87,7 +87,7 @@ _REFERENCE = re.compile(r"[A-Za-z_]\w{0,60}(?:\.[A-Za-z_]\w{0,60})+|[A-Za-z_][\w
 
 def _bare(match: re.Match[str]) -> str:
     """The value without what ends its sentence or its line of code."""
-    return match["s"] if match["q"] else match["s"].rstrip(".,;:)]}>")
+    return match["s"] if match.groupdict().get("q") else match["s"].rstrip(".,;:)]}>")
 
 
 def _is_placeholder(value: str, quoted: bool) -> bool:
@@ -149,7 +149,7 @@ _SENTENCE_END = re.compile(r"[\"'`)\]]{0,3}[.,;!?)]{0,3}[ \t]*(?:$|\n|[.!?]|,|(?
 def password(match: re.Match[str]) -> int:
     """A word alone must end its sentence and be none that only speaks about passwords."""
     value = _bare(match)
-    quoted = bool(match["q"])
+    quoted = bool(match.groupdict().get("q"))
     if _NOT_ITSELF.match(match.groupdict().get("about") or ""):
         return 0
     if len(value) < 3 or value.lower() in _NO_PASSWORD or _is_placeholder(value, quoted):

@@ -14,7 +14,7 @@ from acclimate.store import secret_checks as checks
 # that repeats holds something that repeats over the same characters.
 _WORD = r"(?<![A-Za-z0-9_-])"  # where a token may begin
 _VALUE = r"(?P<q>[\"'`])?(?P<s>(?(q)(?:(?!(?P=q))[^\n]){1,200}|[^\s\"'`]{1,200}+))"
-_IS = r"(?:[ \t]{0,4}(?::=|[-=]>|[:=→])|[ \t][-–])[ \t]{0,4}"
+_IS = r"(?:[ \t]{0,4}(?::=|[-=]>|[:=→])|[ \t][-–])[ \t]{0,4}(?:[*_]{1,2}[ \t]{1,4})?"
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,12 @@ KINDS: tuple[Kind, ...] = (
     _token("private key", r"AGE-SECRET-KEY-1[0-9A-Z]{40,}+", "age-secret-key-1"),
     _kind(
         "seed phrase",
-        r"(?:(?:seed|recovery|backup|mnemonic)[ -]?(?:phrase|words|seed)|mnemonic)s?\b"
+        r"(?:(?:seed|recovery|backup|mnemonic)[ -]?(?:phrase|words|seed)|mnemonic"
+        r"|\d\d[ -]words? (?:seed|phrase))s?\b"
         r"(?:[^\n:=.]{0,60}+[:=\n]|\s{1,3}(?:is|are|ist|lautet)\b|)[\s\"'`]{0,10}+"
         r"(?P<s>(?:\d{1,2}[.)][ \t]{0,3})?[a-z]{3,8}"
         r"(?:[\s,]{1,4}(?:\d{1,2}[.)][ \t]{0,3})?[a-z]{3,8}(?![a-z])){11,23}+)",
-        *("seed", "recovery", "backup", "mnemonic"),
+        *("seed", "recovery", "backup", "mnemonic", "word"),
         check=checks.seed,
         flags=_I,
     ),
@@ -188,8 +189,8 @@ KINDS: tuple[Kind, ...] = (
     ),
     _kind(
         "secret",
-        r"(?:(?:api|access|auth|encryption|signing|private)[_ -]?key|secret(?: access)?(?: key)?"
-        r"|token|credential|schl[uü]ssel)[\w-]{0,30}+[\"'`]?"
+        r"(?:(?:api|access|auth|encryption|signing|private)[\]_ -]{0,2}key"
+        r"|secret(?: access)?(?: key)?|token|credential|schl[uü]ssel)[\w-]{0,30}+[\"'`]?"
         r"(?:[ \t]{1,3}for[ \t][^\n:=.?]{1,40}?)?"
         r"(?:" + _IS + r"|[ \t]{1,3}(?:is|ist|was|lautet)[ \t:]{1,3})[\"'`]?"
         r"(?P<s>[A-Za-z0-9+/=_.~-]{16,}+)",
@@ -208,7 +209,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     _kind(
         "password",
-        _NAMED + r"s?\d{0,2}[\"'`\])]{0,2}"
+        _NAMED + r"s?\d{0,2}[\"'`\])*_]{0,2}"
         r"(?:[ \t]{0,3}:[ \t]{0,3}[A-Za-z][\w.\[\]|]{0,30}+(?=[ \t]{0,3}=)"
         r"|(?P<about>[ \t]{1,3}[^\n:=.?]{1,40}?))?" + _IS + _VALUE,
         *_NAMED_NEEDLES,
@@ -238,9 +239,43 @@ KINDS: tuple[Kind, ...] = (
         check=checks.given,
     ),
     _kind(
+        "password",
+        r"<[\w:.-]{0,30}?(?:password|passwd|pwd|secret|token|api-?key)[\w-]{0,10}>"
+        r"(?P<s>[^<>\s]{3,200}+)</",
+        *("password>", "passwd>", "pwd>", "secret", "token", "key>"),
+        check=checks.password,
+        flags=_I,
+    ),
+    _kind(
+        "password",
+        r"(?:\|[ \t]{0,4}" + _NAMED + r"[ \t]{0,20}\|[ \t]{0,20}"
+        r"|\b(?:env|arg|setx?)[ \t]{1,3}\w{0,30}?pass(?:word|wd)?[ \t]{1,3}"
+        r"|" + _NAMED + r":?[*_]{0,2}[ \t]{0,4}\n[ \t]{0,8}(?=\S{1,60}+[ \t]{0,4}(?:\n|$)))"
+        r"(?P<s>[^\s|]{3,100}+)",
+        *_NAMED_NEEDLES,
+        check=checks.certain_password,
+        flags=_I,
+    ),
+    _kind(
+        "password",
+        r"(?:\bmysql\w{0,10}[^\n]{0,80}?[ \t]-p(?!ort\b)"
+        r"|\bauth[ ]?=[ ]?\(\s?[\"'][^\"'\n]{1,64}+[\"'],\s?[\"'])(?P<s>[^\s\"']{4,128}+)",
+        *("mysql", "auth"),
+        check=checks.certain_password,
+        flags=_I,
+    ),
+    _kind(
         "pin",
-        r"(?<![A-Za-z])(?:pin|geheimzahl)(?:[ -]?(?:code|number|nummer))?\b"
-        r"(?:[^\n]{0,60}?(?:\bis|\bist|\blautet|[:=])[ \t]{0,3}|[ \t,]{1,3})(?P<s>\d{4,8})(?!\d)",
+        r"(?<![A-Za-z])(?:pin|geheimzahl)(?:[ -]?(?:code|number|nummer))?\b(?! (?:the|it|them)\b)"
+        r"(?:[^\n]{0,60}?(?:\bis|\bist|\blautet|[:=])[ \t]{0,3}|[ \t,]{1,3}"
+        r"|[^\n\d]{0,40}?(?:card|karte|visa|konto|account|sim)[ \t]{1,3})(?P<s>\d{4,8})(?!\d)",
+        *("pin", "geheimzahl"),
+        check=checks.pin,
+        flags=_I,
+    ),
+    _kind(
+        "pin",
+        r"(?<![\w.,-])(?P<s>\d{4,8}) (?:is|ist) (?:the|my|its|der|die|meine) (?:pin|geheimzahl)\b",
         *("pin", "geheimzahl"),
         check=checks.pin,
         flags=_I,

@@ -5,7 +5,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from secrets_seed import Seeded, ordinary, pieces, secrets
+from secrets_seed import OTHER_PLACES, Seeded, ordinary, pieces, secrets
 
 from acclimate.store.redact import MARKER, redact, redact_reply
 from acclimate.store.secret_kinds import KINDS
@@ -21,6 +21,11 @@ def test_nearly_all_seeded_secrets_are_found() -> None:
     assert len(seeded) == 500
     missed = [s.kind for s in seeded if left_over(s)]
     assert len(missed) <= 25, missed
+
+
+def test_most_other_places_are_known_too() -> None:
+    missed = [text for secret, text in OTHER_PLACES if secret in redact(text).text]
+    assert len(missed) <= len(OTHER_PLACES) // 20, missed
 
 
 def test_ordinary_facts_stay() -> None:
