@@ -383,7 +383,8 @@ OTHER_PLACES: tuple[tuple[str, str], ...] = (
     ("eDktVHVsaXA=", "data:\n  password: eDktVHVsaXA="),
     (
         "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC",
-        '"private_key": "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\\nabc\\n-----END PRIVATE KEY-----\\n"',
+        '"private_key": "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\\nabc'
+        '\\n-----END PRIVATE KEY-----\\n"',
     ),
     ("x9-Tulip", "mysql -u root -px9-Tulip shop"),
     ("x9-Tulip", "redis://:x9-Tulip@cache:6379/0"),
@@ -425,15 +426,18 @@ OTHER_PLACES: tuple[tuple[str, str], ...] = (
     ("7294", "My bank card: 7294 is the pin"),
     (
         "orbit trigger velvet",
-        "12 word seed: orbit trigger velvet wisdom zebra ribbon puzzle ocean noble mimic lunar kitten",
+        "12 word seed: orbit trigger velvet wisdom zebra ribbon puzzle ocean noble mimic"
+        " lunar kitten",
     ),
     (
         "orbit trigger velvet",
-        "Seed phrase (metamask): orbit trigger velvet wisdom zebra ribbon puzzle ocean noble mimic lunar kitten",
+        "Seed phrase (metamask): orbit trigger velvet wisdom zebra ribbon puzzle ocean"
+        " noble mimic lunar kitten",
     ),
     (
         "abcdEFGH12345678abcdEFGH",
-        "-----BEGIN OPENSSH PRIVATE KEY-----\r\nabcdEFGH12345678abcdEFGH\r\n-----END OPENSSH PRIVATE KEY-----",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\r\nabcdEFGH12345678abcdEFGH\r\n"
+        "-----END OPENSSH PRIVATE KEY-----",
     ),
     ("x9-Tulip", "sshpass -p 'x9-Tulip' ssh hem@a"),
     ("x9-Tulip", "net use z: \\\\a\\b /user:hem x9-Tulip"),
