@@ -243,8 +243,8 @@ def snapshot(
     with db.write() as conn:
         held_out = _waiting(
             conn,
-            "SELECT id, source_id, cluster FROM examples WHERE state = 'held-out'"
-            " ORDER BY id LIMIT ?",
+            "SELECT id, source_id, cluster FROM examples WHERE state = 'held-out'"  # noqa: S608
+            f" AND {TEACHABLE} ORDER BY id LIMIT ?",
             limit,
         )
         pending = _waiting(

@@ -39,6 +39,8 @@ def renew(db: Db) -> Renewed | None:
     done = db.read().execute("SELECT value FROM settings WHERE key = ?", (_SETTING,)).fetchone()
     if done is not None and json.loads(done["value"]) == RULES:
         return None
+    with db.write() as conn:
+        conn.execute("DELETE FROM minhash_bands")  # clusters are made anew, the oldest first
     found = Renewed(
         examples=_each(db, "examples", _renew_example),
         chunks=_each(db, "chunks", _renew_chunk),
@@ -80,7 +82,6 @@ def _renew_example(conn: sqlite3.Connection, row: sqlite3.Row) -> bool:
         "UPDATE examples SET route = ?, route_reason = ?, language = ? WHERE id = ?",
         (judged.decision.route, judged.decision.reason, judged.language, row["id"]),
     )
-    conn.execute("DELETE FROM minhash_bands WHERE example_id = ?", (row["id"],))
     kept = conn.execute("SELECT content FROM examples WHERE id = ?", (row["id"],)).fetchone()
     if judged.decision.route != "dropped" and kept["content"] != "{}":
         dedupe.join(conn, row["id"], safe)

@@ -9,11 +9,12 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-# A learned reply that a newer one contradicts is not rehearsed.
+# A learned reply that a newer one contradicts is not rehearsed, nor one that rules of a later
+# version would not have let in.
 _COLUMNS = (
-    "e.id, e.cluster, EXISTS (SELECT 1 FROM examples n WHERE n.source_id = e.source_id"
+    "e.id, e.cluster, e.route IN ('retrieval', 'dropped') OR EXISTS (SELECT 1 FROM examples n WHERE n.source_id = e.source_id"
     " AND n.prompt_sha256 = e.prompt_sha256 AND n.id > e.id AND n.kind = 'exchange'"
-    " AND e.kind = 'exchange' AND n.state != 'forgotten') AS contradicted"
+    " AND e.kind = 'exchange' AND n.state != 'forgotten') AS stale"
 )
 _FEW = 512  # as many are read at once, and then there is nothing to estimate
 _RECENT_ROUNDS = 16
@@ -32,7 +33,7 @@ class _Draw:
         self._clusters = Counter(clusters)
 
     def take(self, row: sqlite3.Row) -> bool:
-        if row["contradicted"] or row["id"] in self.ids or len(self.ids) >= self.count:
+        if row["stale"] or row["id"] in self.ids or len(self.ids) >= self.count:
             return False
         if row["cluster"] is not None and self._clusters[row["cluster"]] >= self._alike:
             return False

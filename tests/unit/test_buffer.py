@@ -84,6 +84,9 @@ def test_a_learned_one_is_kept_but_no_longer_rehearsed(db: Db) -> None:
     assert [e.id for e in taken.new] == [3]
     assert [e.id for e in taken.replay] == [2]
     assert buffer.get(db, 1).state == "learned"
+    with db.write() as conn:
+        conn.execute("UPDATE examples SET route = 'retrieval' WHERE id = 2")
+    assert buffer.snapshot(db, limit=10, replay=10).replay == []
 
 
 def test_a_snapshot_teaches_held_out_ones_first(db: Db) -> None:
