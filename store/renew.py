@@ -14,7 +14,6 @@ from acclimate.store.chats import Exchange
 from acclimate.store.conversations import safe_passage
 from acclimate.store.curate import RULES, judge, tidy_exchanges
 from acclimate.store.db import Db
-from acclimate.store.files import failpoint
 from acclimate.store.redact import redact, redact_messages, redact_reply
 
 _SETTING = "rules"
@@ -51,7 +50,6 @@ def renew(db: Db) -> Renewed | None:
         db.scrub()
     with db.write() as conn:
         conn.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (_SETTING, str(RULES)))
-        failpoint("renew.done")
     return found
 
 
@@ -64,7 +62,6 @@ def _each(db: Db, table: str, change: Callable[[sqlite3.Connection, sqlite3.Row]
                 (last, _BATCH),
             ).fetchall()
             changed += sum(change(conn, row) for row in rows)
-            failpoint("renew.batch")
         if not rows:
             return changed
         last = rows[-1]["id"]
