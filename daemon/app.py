@@ -47,6 +47,7 @@ from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, ConfigError
 from acclimate.store.files import Home, atomic_write, version_name
 from acclimate.store.index import Index
+from acclimate.store.renew import renew
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +115,8 @@ class Daemon:
         stack.callback(self.db.close)
         for line in ledger.reconcile(self.db, home):
             log.warning("reconciled", what=line)
+        if renewed := renew(self.db):
+            log.info("store_renewed", **{f"{name}_changed": n for name, n in vars(renewed).items()})
         base = models.base_path(home, config)
         self.base_sha256 = models.base_sha256(home, base)
         embedder = models.embedder_path(home, config)
@@ -355,6 +358,7 @@ def open_core(home: Home, config: Config) -> Iterator[Core]:
         db = Db(home.db, attached=home.attached)
         try:
             ledger.reconcile(db, home)
+            renew(db)
             index = Index(db, home.index)
             embedder: Path = models.embedder_path(home, config)
             with contextlib.ExitStack() as stack:

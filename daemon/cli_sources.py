@@ -1,4 +1,4 @@
-"""Commands about what is read: watch, add, search, forget.
+"""Commands about what is read: watch, add, examples, search, forget.
 
 Knows no store: all of it is asked of the home's operations.
 """
@@ -158,6 +158,46 @@ def _line(line: bytes) -> str:
         return line.decode()
     except UnicodeDecodeError:
         return "\N{REPLACEMENT CHARACTER}"
+
+
+class State(StrEnum):
+    """States of an example."""
+
+    PENDING = "pending"
+    LEARNED = "learned"
+    HELD_OUT = "held-out"
+    QUARANTINED = "quarantined"
+    FORGOTTEN = "forgotten"
+
+
+class Route(StrEnum):
+    """Where an example goes."""
+
+    WEIGHTS = "weights"
+    RETRIEVAL = "retrieval"
+    PREFERENCE = "preference"
+    DROPPED = "dropped"
+
+
+@app.command(
+    rich_help_panel=_PANEL, epilog=example("acclimate examples --state pending --route dropped")
+)
+def examples(
+    ctx: typer.Context,
+    state: Annotated[State | None, typer.Option("--state", help="Only those in it.")] = None,
+    route: Annotated[
+        Route | None, typer.Option("--route", help="Only those that go there.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """The latest examples: where each goes (weights, retrieval, …) and why."""
+    from acclimate.daemon import views
+
+    s = session(ctx, as_json)
+    with s.client() as client:
+        found = client.get("/v1/examples", state=state, route=route, limit=limit)
+    s.show(found, views.examples)
 
 
 @app.command(rich_help_panel=_PANEL, epilog=example("acclimate search 'pitch raise' -k 3"))

@@ -189,23 +189,28 @@ class Core:
             "chunks": result.chunks,
             "examples": result.examples,
             "bad_lines": result.bad_lines,
+            "redacted": result.redacted,
             "quarantined": [{"line": q["line"], "reason": q["reason"]} for q in reversed(bad)],
         }
 
-    def examples(self, state: str | None, limit: int) -> list[dict[str, Any]]:
-        """The latest examples, newest first, each with its first words."""
+    def examples(self, state: str | None, limit: int, route: str | None) -> list[dict[str, Any]]:
+        """The latest examples, newest first, each with its first words and where it goes."""
         return [
             {
                 "id": e.id,
                 "kind": e.kind,
                 "state": e.state,
                 "reason": e.reason,
+                "route": e.route,
+                "route_reason": e.route_reason,
+                "cluster": e.cluster,
+                "language": e.language,
                 "source": history.source_name(self.db, e.source_id),
                 "line": e.line,
                 "created_at": e.created_at,
                 "text": history.preview(e.content),
             }
-            for e in buffer.examples(self.db, state, limit)  # type: ignore[arg-type]
+            for e in buffer.examples(self.db, state, limit, route)  # type: ignore[arg-type]
         ]
 
     def quarantined(self, limit: int) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ from acclimate.adapters.snapshot import (
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, ledger
+from acclimate.store.balance import Caps
 from acclimate.store.buffer import Example
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, AdapterError, RoundError
@@ -76,6 +77,9 @@ class LearnConfig(BaseModel):
 
     max_new: int = Field(default=200, ge=1, le=10_000)
     replay: int = Field(default=48, ge=0, le=10_000)
+    max_source_share: float = Field(default=0.5, gt=0, le=1)
+    max_alike_per_round: int = Field(default=4, ge=1, le=10_000)
+    max_alike: int = Field(default=16, ge=1, le=10_000)
     threads: int = Field(default=0, ge=0, le=256)
     stall_seconds: float = Field(default=900.0, ge=10)
     resume_after_seconds: float = Field(default=2.0, ge=0)
@@ -86,6 +90,10 @@ class LearnConfig(BaseModel):
     exposures: int = Field(default=Training().exposures, ge=1, le=1000)
     learning_rate: float = Field(default=Training().learning_rate, gt=0, le=1)
     kl_weight: float = Field(default=Training().kl_weight, ge=0, le=1000)
+
+    def caps(self) -> Caps:
+        """What one round takes of one source, and of examples that are alike."""
+        return Caps(self.max_source_share, self.max_alike_per_round, self.max_alike)
 
 
 class Rounds:
@@ -142,11 +150,16 @@ class Rounds:
         before = ledger.rounds(self._db, limit=1)
         seed = before[0].id + 1 if before else 1  # another one after a rejection, too
         found = buffer.snapshot(
-            self._db, limit=self._config.max_new, replay=self._config.replay, seed=seed
+            self._db,
+            limit=self._config.max_new,
+            replay=self._config.replay,
+            seed=seed,
+            caps=self._config.caps(),
         )
         if not found.new:
             raise RoundError(
-                "there is nothing new to learn", "watch a chat source, or add one: acclimate add"
+                "there is nothing new to learn",
+                "add a chat source; why others wait: acclimate examples --state pending",
             )
         parent = ledger.live(self._db)
         waited = frozenset(e.id for e in found.new if e.state == "held-out")

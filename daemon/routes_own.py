@@ -68,6 +68,7 @@ class Listing(Body):
 
 class ExampleListing(Listing):
     state: Literal["pending", "learned", "held-out", "quarantined", "forgotten"] | None = None
+    route: Literal["weights", "retrieval", "preference", "dropped"] | None = None
 
 
 class Version(Body):
@@ -125,7 +126,8 @@ def _reading(core: Core) -> list[Route]:
 
     async def examples(request: Request) -> Response:
         asked = query_of(request, ExampleListing)
-        return JSONResponse({"examples": await blocking(core.examples, asked.state, asked.limit)})
+        found = await blocking(core.examples, asked.state, asked.limit, asked.route)
+        return JSONResponse({"examples": found})
 
     async def quarantined(request: Request) -> Response:
         asked = query_of(request, Listing)

@@ -104,6 +104,8 @@ def added(data: Data) -> str:
     """What a file gave, and which of its lines could not be used."""
     taken = counts({name: data.get(name, 0) for name in ("examples", "chunks")})
     lines = [f"{data['path']}: {taken or data['outcome']}"]
+    if data.get("redacted"):
+        lines.append(f"  secrets taken out: {data['redacted']}")
     lines += [f"  line {bad['line']}: {bad['reason']}" for bad in data.get("quarantined") or []]
     return escape("\n".join(lines))
 
@@ -137,6 +139,23 @@ def sources(data: Data) -> RenderableType:
             cell(documents.get("refused") or ""),
             cell(row.get("state")),
             cell(row["path"]),
+        )
+    return made
+
+
+def examples(data: Data) -> RenderableType:
+    """Examples, newest first: where each goes, and why."""
+    rows = data["examples"]
+    if not rows:
+        return Text("there are none", style="dim")
+    made = table("id", "state", "route", "why", "question", right=["id"])
+    for row in rows:
+        made.add_row(
+            cell(row["id"]),
+            cell(row["state"]),
+            cell(row["route"]),
+            cell("; ".join(filter(None, (row["route_reason"], row["reason"])))),
+            cell(excerpt(row["text"], 60)),
         )
     return made
 

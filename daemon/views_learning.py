@@ -122,6 +122,7 @@ def adapter(data: Data) -> RenderableType:
             ("round", data.get("round")),
             ("examples", counts(data.get("examples") or {})),
             ("inherited", data.get("inherited") or ""),
+            ("redacted", _redacted(data)),
             ("training", _seconds(card)),
             ("base", str(card.get("base_sha256", ""))[:16]),
             ("sha256", str(data.get("sha256", ""))[:16]),
@@ -205,6 +206,9 @@ def status(data: Data) -> RenderableType:
             ("round", _round(data)),
             ("next round", _next(data)),
             ("examples", counts(examples) or "none yet"),
+            ("not taught", counts(_kept_out(data))),
+            ("held back", "; ".join(f"{n}: {why}" for why, n in _held(data))),
+            ("redacted", _redacted(data)),
             ("passages", f"{index.get('size', 0)} in the index{waiting}"),
         ]
     )
@@ -234,6 +238,22 @@ def status(data: Data) -> RenderableType:
             made.add_row(f"[dim]and {more} more: acclimate status --json[/]")
         parts += [Text(""), made]
     return Group(*parts)
+
+
+def _kept_out(data: Data) -> dict[str, int]:
+    routes = data.get("routes") or {}
+    words = (("retrieval", "for retrieval only"), ("dropped", "dropped"))
+    return {word: routes.get(route, 0) for route, word in words}
+
+
+def _held(data: Data) -> list[tuple[str, int]]:
+    return sorted((data.get("held_back") or {}).items())
+
+
+def _redacted(data: Data) -> str:
+    """How many secrets were taken out of what was read, by kind."""
+    found = data.get("redacted") or {}
+    return counts({kind if n == 1 else f"{kind}s": n for kind, n in found.items()})
 
 
 def _path(row: Data) -> str:

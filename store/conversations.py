@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from acclimate.store.db import Db
 from acclimate.store.errors import NotFound
+from acclimate.store.redact import redact, redact_messages, redact_reply
 
 Rating = Literal["good", "bad", "edit"]
 # A text that is shorter than this is looked for as a whole message: "Yes." is part of too many.
@@ -55,8 +56,10 @@ def save_exchange(
 
     `messages` is the whole prompt. When it does not continue what the conversation holds (an
     edited or repeated question), the exchange opens a new one: nothing said is overwritten.
+    Secrets are taken out of all of it.
     """
-    prompt = [(m["role"], m["content"]) for m in messages]
+    *before_it, last = redact_messages([*messages, {"role": "assistant", "content": reply}])
+    prompt, reply = [(m["role"], m["content"]) for m in before_it], last["content"]
     now = time.time()
     with db.write() as conn:
         before: list[tuple[str, str]] = []
@@ -78,9 +81,15 @@ def save_exchange(
             message = (uuid.uuid4().hex, conversation_id, role, content, None, "[]", now)
             conn.execute(add, message)
         message_id = uuid.uuid4().hex
-        used = json.dumps([dict(passage) for passage in passages])
+        used = json.dumps([safe_passage(passage) for passage in passages])
         conn.execute(add, (message_id, conversation_id, "assistant", reply, adapter, used, now))
     return message_id
+
+
+def safe_passage(passage: Mapping[str, Any]) -> dict[str, Any]:
+    """A passage with the secrets taken out of its text."""
+    text = passage.get("text")
+    return {**passage, "text": redact(text).text} if isinstance(text, str) else dict(passage)
 
 
 def get_message(db: Db, message_id: str) -> Message:
@@ -125,6 +134,8 @@ def add_feedback(db: Db, message_id: str, rating: Rating, edit: str | None = Non
             if message.id == message_id:
                 break
             before.append({"role": message.role, "content": message.content})
+        if edit is not None:
+            edit = redact_reply(before[-1]["content"] if before else "", edit).text
         feedback_id = conn.execute(
             "INSERT INTO feedback(message_id, rating, edit, prompt, reply, created_at)"
             " VALUES (?, ?, ?, ?, ?, ?)",

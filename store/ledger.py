@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from acclimate.store.buffer import FORGOTTEN, SUPERSEDED
+from acclimate.store.balance import ALIKE
+from acclimate.store.buffer import FORGOTTEN, SUPERSEDED, TEACHABLE
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import Detached, NotFound, RoundError, StoreError
 from acclimate.store.files import (
@@ -337,13 +338,14 @@ def waiting(db: Db) -> int:
     After a rejection, only what came since: the same round again would be rejected again.
     """
     query = (
-        "SELECT count(*) FROM examples WHERE state IN ('pending', 'held-out') AND id > coalesce(("
+        f"SELECT count(*) FROM examples WHERE state IN ('pending', 'held-out') AND {TEACHABLE}"  # noqa: S608
+        " AND reason != ? AND id > coalesce(("
         "  SELECT max(r.example_id) FROM round_examples r JOIN rounds ON rounds.id = r.round_id"
         "  WHERE state = 'rejected'"
         "  AND rounds.id = (SELECT max(id) FROM rounds WHERE state IN ('accepted', 'rejected'))"
         "), 0)"
     )
-    (count,) = db.read().execute(query).fetchone()
+    (count,) = db.read().execute(query, (ALIKE,)).fetchone()
     return int(count)
 
 

@@ -166,6 +166,32 @@ CREATE TABLE feedback (
 );
 """
 
+_CURATION = """
+ALTER TABLE documents ADD COLUMN rules INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE documents ADD COLUMN redacted TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE examples ADD COLUMN route TEXT NOT NULL DEFAULT 'weights'
+    CHECK (route IN ('weights', 'retrieval', 'preference', 'dropped'));
+ALTER TABLE examples ADD COLUMN route_reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE examples ADD COLUMN language TEXT NOT NULL DEFAULT '';
+ALTER TABLE examples ADD COLUMN cluster INTEGER;
+ALTER TABLE examples ADD COLUMN surprise REAL NOT NULL DEFAULT 0;
+UPDATE examples SET route = 'preference' WHERE kind = 'preference';
+CREATE INDEX examples_waiting ON examples(id, source_id, cluster)
+    WHERE state = 'pending' AND route IN ('weights', 'preference');
+CREATE INDEX examples_learned ON examples(sha256) WHERE state = 'learned';
+CREATE INDEX examples_by_surprise ON examples(surprise) WHERE state = 'learned' AND surprise > 0;
+CREATE INDEX examples_by_cluster ON examples(cluster, state);
+CREATE TABLE minhash_bands (
+    hash INTEGER NOT NULL,
+    example_id INTEGER NOT NULL REFERENCES examples(id),
+    PRIMARY KEY (hash, example_id)
+) WITHOUT ROWID;
+CREATE INDEX minhash_bands_by_example ON minhash_bands(example_id);
+CREATE TRIGGER examples_emptied AFTER UPDATE OF content ON examples WHEN new.content = '{}' BEGIN
+    DELETE FROM minhash_bands WHERE example_id = old.id;
+END;
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -187,7 +213,18 @@ def m005_conversations(db: Any) -> None:
     _run(db, _CONVERSATIONS)
 
 
-STEPS = (m001_sources, m002_chunks, m003_examples, m004_ledger, m005_conversations)
+def m006_curation(db: Any) -> None:
+    _run(db, _CURATION)
+
+
+STEPS = (
+    m001_sources,
+    m002_chunks,
+    m003_examples,
+    m004_ledger,
+    m005_conversations,
+    m006_curation,
+)
 
 
 def migrate(db: Any) -> None:

@@ -22,10 +22,10 @@ from acclimate.store.files import Home
 
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 CONTRACT = """
-    init run status add learn ask chat search history show diff rollback pin unpin forget export
-    portable doctor watch.add watch.list watch.remove feedback.good feedback.bad feedback.edit
-    feedback.list models.list models.pull models.use service.install service.uninstall
-    service.status
+    init run status add examples learn ask chat search history show diff rollback pin unpin forget
+    export portable doctor watch.add watch.list watch.remove feedback.good feedback.bad
+    feedback.edit feedback.list models.list models.pull models.use service.install
+    service.uninstall service.status
 """
 
 
@@ -233,6 +233,26 @@ def test_forget_by_number_path_and_name(answers: Answers, tmp_path: Path) -> Non
     answers.answers["POST /v1/forget"] = once
     assert call("forget", "stdin-0a1b").exit_code == 0
     assert answers.asked[-1][2] == {"target": "stdin-0a1b"}
+
+
+def test_examples_are_listed_with_their_route(answers: Answers) -> None:
+    row = {
+        "id": 3,
+        "state": "pending",
+        "route": "retrieval",
+        "route_reason": "it is about the weather",
+        "reason": "",
+        "text": "Will it rain?",
+    }
+    answers.answers["GET /v1/examples"] = {"examples": [row]}
+    result = call("examples", "--state", "pending", "--route", "retrieval")
+    assert result.exit_code == 0
+    for word in ("3", "retrieval", "it is about the weather", "Will it rain?"):
+        assert word in result.stdout
+    assert json.loads(call("examples", "--json").stdout)["examples"] == [row]
+    assert call("examples", "--state", "eaten").exit_code == Exit.USAGE
+    answers.answers["GET /v1/examples"] = {"examples": []}
+    assert "there are none" in call("examples").stdout
 
 
 def test_markup_in_data_is_text(answers: Answers) -> None:

@@ -82,6 +82,32 @@ def test_status_of_a_fresh_home(client: TestClient, home: Home) -> None:
     )
 
 
+def test_what_was_taken_out_and_where_examples_go_is_said(
+    client: TestClient, core: Core, home: Home
+) -> None:
+    lines = [
+        {"instruction": "Which key?", "output": "It was AKIAIOSFODNN7EXAMPLE."},
+        {"instruction": "What's the weather?", "output": "Rain."},
+        {"instruction": "Who mends clarinets?", "output": "Ruth does."},
+    ]
+    body = {"name": "log.jsonl", "text": "\n".join(map(json.dumps, lines))}
+    assert client.post("/v1/examples", json=body).json()["redacted"] == 1
+    listed = client.get("/v1/examples").json()["examples"]
+    assert [(e["route"], e["route_reason"]) for e in listed] == [
+        ("weights", ""),
+        ("retrieval", "it is about the weather"),
+        ("dropped", "the reply held a secret"),
+    ]
+    assert [e["id"] for e in client.get("/v1/examples?route=dropped").json()["examples"]] == [1]
+    found = client.get("/v1/status").json()
+    assert found["routes"] == {"weights": 1, "retrieval": 1, "preference": 0, "dropped": 1}
+    assert (found["redacted"], found["held_back"]) == ({"aws key": 1}, {})
+    publish(core, 1, None, [3])
+    shown = client.get("/v1/adapters/v0001").json()
+    assert shown["redacted"] == {"aws key": 1}
+    assert shown["taught"][0]["examples"][0]["route"] == "weights"
+
+
 def test_status_names_refused_files_and_bad_lines(client: TestClient, core: Core) -> None:
     text = f"{CHAT}\nnot json\n"
     added = client.post("/v1/examples", json={"name": "log.jsonl", "text": text})
