@@ -177,7 +177,8 @@ def snapshot(db: Db, *, limit: int, replay: int, seed: int = 0) -> Snapshot:
             "  SELECT 1 FROM examples n WHERE n.source_id = e.source_id"
             "  AND n.prompt_sha256 = e.prompt_sha256 AND n.id > e.id"
             "  AND n.kind = 'exchange' AND e.kind = 'exchange' AND n.state != 'forgotten')"
-            " ORDER BY id"
+            # By content, not by number: what was forgotten must leave no trace in the draw.
+            " ORDER BY sha256"
         ).fetchall()
     ]
     chosen = random.Random(seed).sample(learned, min(replay, len(learned)))  # noqa: S311
