@@ -143,12 +143,17 @@ def forget_lines(
 def _take(db: Db, conn: sqlite3.Connection, wanted: Wanted, taken: _Taken) -> None:
     documents, examples = list(wanted.documents), list(wanted.examples)
     if wanted.source is not None:
-        for table, found in (("documents", documents), ("examples", examples)):
-            rows = conn.execute(
-                f"SELECT id FROM {table} WHERE source_id = ? AND state != 'forgotten'",  # noqa: S608
-                (wanted.source,),
-            )
-            found += [row["id"] for row in rows.fetchall()]
+        rows = conn.execute(
+            "SELECT id FROM documents WHERE source_id = ? AND state != 'forgotten'",
+            (wanted.source,),
+        )
+        documents += [row["id"] for row in rows.fetchall()]
+        # One that a newer reply has superseded is in that state, too, and has its text.
+        rows = conn.execute(
+            "SELECT id FROM examples WHERE source_id = ? AND reason != ?",
+            (wanted.source, FORGOTTEN),
+        )
+        examples += [row["id"] for row in rows.fetchall()]
     for document_id in documents:
         _forget_document(db, conn, document_id, taken)
     for example_id in examples:
@@ -173,7 +178,9 @@ def _forget_document(db: Db, conn: sqlite3.Connection, document_id: int, taken: 
     source = conn.execute("SELECT path FROM sources WHERE id = ?", (found["source_id"],))
     taken.places.add((source.fetchone()["path"], found["path"]))
     _delete_chunks(conn, taken, "document_id = ?", (document_id,))
-    rows = conn.execute("SELECT id FROM examples WHERE document_id = ?", (document_id,))
+    rows = conn.execute(
+        "SELECT id FROM examples WHERE document_id = ? AND reason != ?", (document_id, FORGOTTEN)
+    )
     for row in rows.fetchall():
         _forget_example(db, conn, row["id"], taken)
 
