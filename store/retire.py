@@ -84,9 +84,9 @@ def clear(db: Db, home: Home, drop_vectors: Callable[[], object]) -> list[str]:
         if a.reason == LEARNED_IT and folder.exists():
             remove_tree(folder)
             done.append(f"removed {version_name(a.version)}, which learned what was forgotten")
-    failpoint("forget.removed")
     if not db.read().execute("SELECT 1 FROM receipts WHERE NOT cleared LIMIT 1").fetchone():
         return done
+    failpoint("forget.removed")
     clean = db.scrub()
     failpoint("forget.scrubbed")
     drop_vectors()
