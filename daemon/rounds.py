@@ -135,8 +135,11 @@ class Rounds:
         """Begins a round on what waits again since something was forgotten; its id.
 
         While another one runs it follows that one, and this gives None. More rounds follow until
-        all of it was taught, or too many were rejected. Raises RoundError.
+        all of it was taught, or too many were rejected. Raises RoundError, also while an adapter is
+        pinned: what is taught then waits on, and would be taught again and again.
         """
+        if ledger.pinned(self._db):
+            raise RoundError("an adapter is pinned", "acclimate unpin")
         with self._lock:
             if self._running is not None:
                 self._relearn_next = True
@@ -262,7 +265,7 @@ class Rounds:
             again = again and not self._closed
         try:
             if again and receipts.waiting(self._db):
-                self.start(RELEARN)
+                self.relearn()
         except (AcclimateError, sqlite3.Error) as error:
             log.warning("not_relearned", error=str(error))  # the schedule will ask again
 

@@ -21,6 +21,7 @@ from acclimate.daemon.stream import Request
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, ledger, receipts
 from acclimate.store.db import Db
+from acclimate.store.errors import RoundError
 from acclimate.store.files import Home, sha256_file
 from acclimate.store.index import Index
 from acclimate.store.ingest import add_bytes
@@ -157,6 +158,10 @@ def test_a_round_on_a_retired_parent_is_ended_and_a_clean_one_goes_on(homes: Hom
     assert list((place.home.cache / "rounds").iterdir()) == []
     assert (done["started"], done["relearn"]["left"]) == (None, 1)
     assert receipts.waiting(place.db) == 0, "it was not wanted"
+    with pytest.raises(RoundError, match="pinned"):
+        ledger.pin(place.db, None)
+        place.rounds.relearn()
+    ledger.unpin(place.db)
     place.tell("three")
     number = place.rounds.start()
     done = place.core.forget(Asked(["three.jsonl"], relearn=False))

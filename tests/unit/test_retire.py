@@ -77,7 +77,7 @@ def test_who_rehearsed_it_is_retired_too_and_other_branches_are_not(
     assert (retired.versions, retired.live, retired.live_before) == ([1, 2], 4, 4)
     assert not retired.unpinned and retired.round_ended is None
     assert retired.relearn == [1, 3], "what only the retired ones had learned"
-    assert (ledger.live(db), [s.to_version for s in ledger.swaps(db)][0]) == (4, 4)
+    assert (ledger.live(db), next(s.to_version for s in ledger.swaps(db))) == (4, 4)
     assert [a.state for a in ledger.adapters(db)] == ["retired", "retired", "ok", "ok"]
 
 
