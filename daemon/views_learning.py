@@ -209,6 +209,7 @@ def status(data: Data) -> RenderableType:
             ("round", _round(data)),
             ("next round", _next(data)),
             ("examples", counts(examples) or "none yet"),
+            ("learn again", data.get("relearning") or ""),
             ("passages", f"{index.get('size', 0)} in the index{waiting}"),
         ]
     )
