@@ -82,6 +82,8 @@ class Person:
         config = Config()
         for name in (config.models.base, config.models.embedder):
             models.pull(self.home, name, silent, models_folder)
+        if (models_folder / "anchors").is_dir():  # made once for a base, in minutes
+            shutil.copytree(models_folder / "anchors", self.home.models / "anchors")
         self.base = models.base_path(self.home, config)
         self.db = Db(self.home.db)
         self.engine = Engine(self.base, context_tokens=1024)
