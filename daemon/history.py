@@ -64,6 +64,7 @@ def adapter_of(a: ledger.Adapter, made_by: ledger.Round | None, live: int | None
         "round": a.round_id,
         "live": a.version == live,
         "state": a.state,
+        "retired": a.reason,
         "scale": a.scale,
         "sha256": a.sha256,
         "created_at": a.created_at,

@@ -13,7 +13,7 @@ import psutil
 
 from acclimate.daemon import history
 from acclimate.daemon.token import token_file
-from acclimate.store import buffer, ledger, sources
+from acclimate.store import buffer, ledger, receipts, sources
 from acclimate.store.db import Db
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def status(core: "Core") -> dict[str, Any]:
         "index": {"size": core.index.size, "pending": _pending(db)},
         "round": core.rounds.current() if core.rounds else None,
         "last_round": history.round_of(rounds[0]) if rounds else None,
+        "relearning": receipts.waiting(db),
         "next_round_at": core.schedule.next_at() if core.schedule else None,
         "paused": core.schedule.last_obstacle if core.schedule else None,
     }

@@ -110,18 +110,6 @@ def added(data: Data) -> str:
     return escape("\n".join(lines))
 
 
-def forgotten(data: Data) -> str:
-    """What was taken back, and which adapters still carry it."""
-    found = {"examples": len(data["examples"]), "passages": data["chunks"]}
-    said = {
-        "kept messages": data.get("messages", 0),
-        "ratings": data.get("feedback", 0),
-        "typed lines": data.get("lines", 0),
-    }
-    taken = counts({**found, **said})
-    return escape(f"forgotten: {taken or 'nothing was left of it'}\n{data['message']}")
-
-
 def sources(data: Data) -> RenderableType:
     """The watched folders."""
     rows = data["sources"]

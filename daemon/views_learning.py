@@ -64,8 +64,12 @@ def _adapter_row(a: Data, pinned: bool) -> tuple[str, ...]:
         _taught(a),
         gain(a.get("measures") or {}),
         forgetting(a.get("measures") or {}),
-        "accepted" if a.get("state") == "ok" else f"[yellow]{cell(a.get('state'))}[/]",
+        "accepted" if a.get("state") == "ok" else f"[yellow]{cell(_state(a))}[/]",
     )
+
+
+def _state(a: Data) -> str:
+    return ": ".join(filter(None, (str(a["state"]), a.get("retired"))))
 
 
 def _round_row(r: Data) -> tuple[str, ...]:
@@ -113,7 +117,7 @@ def verdict(data: Data) -> RenderableType:
 def adapter(data: Data) -> RenderableType:
     """One adapter's card."""
     card = data.get("card") or {}
-    state = str(data["state"]) + (", live" if data.get("live") else "")
+    state = _state(data) + (", live" if data.get("live") else "")
     head = facts(
         [
             ("adapter", f"{data['version']} ({state})"),
@@ -209,6 +213,7 @@ def status(data: Data) -> RenderableType:
             ("not taught", counts(_kept_out(data))),
             ("held back", "; ".join(f"{n}: {why}" for why, n in _held(data))),
             ("redacted", _redacted(data)),
+            ("learn again", data.get("relearning") or ""),
             ("passages", f"{index.get('size', 0)} in the index{waiting}"),
         ]
     )

@@ -164,25 +164,30 @@ def remove_quotes(
     conn: sqlite3.Connection,
     said: Iterable[str],
     passages: Iterable[str],
-    document: tuple[str, str] | None = None,
+    documents: Iterable[tuple[str, str]] = (),
+    matching: str = "",
 ) -> tuple[int, int]:
     """Remove kept messages and feedback that hold what was forgotten; how many of each.
 
     `said` are prompts and replies: a message goes that contains one (a short one: that is one), and
-    a question's reply goes with it. `passages` are texts of chunks, `document` is a source's path
-    and a file's in it: a reply goes that was given one of them.
+    a question's reply goes with it. `passages` are texts of chunks, `documents` each a source's
+    path and a file's in it: a reply goes that was given one of them. `matching` is a text of any
+    length: what contains it goes.
     """
     texts = {plain(text) for text in said} - {""}
     long = [text for text in texts if len(text) >= _QUOTE_CHARS]
-    chunks = set(passages)
+    chunks, places = set(passages), set(documents)
+    needle = plain(matching)
+    if needle:
+        long.append(needle)
 
     def quotes(content: str) -> bool:
         content = plain(content)
         return content in texts or any(text in content for text in long)
 
     def came_from(passage: Mapping[str, Any]) -> bool:
-        place = (passage.get("source"), passage.get("path"))
-        return passage.get("text") in chunks or place == document
+        place, text = (passage.get("source"), passage.get("path")), passage.get("text") or ""
+        return text in chunks or place in places or bool(needle and needle in plain(text))
 
     doomed: list[str] = []
     rows = conn.execute("SELECT * FROM messages ORDER BY conversation_id, seq").fetchall()

@@ -23,6 +23,7 @@ from acclimate.store.db import Db
 from acclimate.store.errors import SourceError
 from acclimate.store.extract import MAX_FILE_BYTES, Missing, Raw, Refused
 from acclimate.store.files import failpoint
+from acclimate.store.hidden import visible
 from acclimate.store.sources import Source
 
 CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -281,6 +282,7 @@ def _store_one(
         hidden = buffer.forgotten(db, prepared.exchanges)
         exchanges = [e for e in prepared.exchanges if not hidden or e.sha256() not in hidden]
         chunks = chunk_exchanges(exchanges)
+    chunks = visible(conn, document_id, chunks)
     _replace_chunks(conn, document_id, chunks)
     failpoint("ingest.chunks")
     added = buffer.add_document_examples(db, source.id, document_id, prepared.exchanges)

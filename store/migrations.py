@@ -192,6 +192,36 @@ CREATE TRIGGER examples_emptied AFTER UPDATE OF content ON examples WHEN new.con
 END;
 """
 
+_RECEIPTS = """
+ALTER TABLE adapters ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE rounds ADD COLUMN content_sha256 TEXT NOT NULL DEFAULT '';
+CREATE TABLE receipts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    removed TEXT NOT NULL,
+    retired TEXT NOT NULL,
+    live_before INTEGER,
+    live INTEGER,
+    unpinned INTEGER NOT NULL,
+    round_ended INTEGER,
+    relearn INTEGER NOT NULL,
+    last_round INTEGER NOT NULL,
+    cleared INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE receipt_examples (
+    receipt_id INTEGER NOT NULL REFERENCES receipts(id),
+    example_id INTEGER NOT NULL REFERENCES examples(id),
+    PRIMARY KEY (receipt_id, example_id)
+) WITHOUT ROWID;
+CREATE TABLE hidden_passages (
+    document_id INTEGER REFERENCES documents(id) ON DELETE CASCADE,
+    words INTEGER NOT NULL,
+    digest TEXT NOT NULL
+);
+CREATE INDEX hidden_passages_by_digest ON hidden_passages(digest);
+CREATE INDEX hidden_passages_by_document ON hidden_passages(document_id);
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -217,6 +247,10 @@ def m006_curation(db: Any) -> None:
     _run(db, _CURATION)
 
 
+def m007_receipts(db: Any) -> None:
+    _run(db, _RECEIPTS)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -224,6 +258,7 @@ STEPS = (
     m004_ledger,
     m005_conversations,
     m006_curation,
+    m007_receipts,
 )
 
 

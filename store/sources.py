@@ -135,6 +135,12 @@ def get_source(db: Db, source_id: int) -> Source:
     return _source(db, row)
 
 
+def find_source(db: Db, path: Path) -> Source | None:
+    """The source of a folder, also of one that is watched no longer."""
+    found = [_source(db, row) for row in db.read().execute("SELECT * FROM sources").fetchall()]
+    return next((s for s in found if s.path == path and s.kind != "manual"), None)
+
+
 def set_state(
     db: Db, source_id: int, state: Literal["ok", "missing"], device: int | None = None
 ) -> None:
