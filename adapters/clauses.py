@@ -1,0 +1,768 @@
+"""A sentence's clauses: who, does what, and the parts that say whom, what, where and when.
+
+Pure text. A shallow reading by agreement of subject and verb; what it cannot read it leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from acclimate.adapters.grammar import belongs
+from acclimate.adapters.words import BE, DO, HAVE, MODALS, NEGATIONS, PLACES, Token, time_end
+
+_PLURALS = frozenset("people children men women feet teeth mice geese sheep cattle police".split())
+_ASSERTING = frozenset("because although though so whereas since".split())
+_DEPENDENT = frozenset(
+    "when whenever while if unless until till once where how why what before after as whether "
+    "wherever whatever than lest".split()
+)
+_PARTICLES = frozenset("up out off down away back over on in round".split())
+_IDIOMS = frozenset("once least last first all fact general case love purpose time".split())
+_CHAINED = frozenset(
+    "want plan hope need like love hate start begin stop try learn have go intend mean promise "
+    "decide prefer enjoy keep use continue give teach ask help finish spend".split()
+)
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A noun phrase: `words` without its names and appositions, which stand beside it."""
+
+    words: tuple[Token, ...]
+    head: Token
+    end: int  # index of the token after it, names and all
+    name: tuple[Token, ...] = ()  # "my sister Jana", "a boat called Merrow", "our vet, Dr Obi"
+    other: tuple[Token, ...] = ()  # "Jana, my sister,"
+    joined: bool = False  # "Jana and Bo"
+
+    @property
+    def low(self) -> str:
+        return " ".join(w.low for w in self.words)
+
+    @property
+    def plural(self) -> bool:
+        low = self.head.low
+        return (
+            self.joined
+            or low in ("we", "they", "you", "both", "these", "those", "many")
+            or low in _PLURALS
+            or (
+                (self.head.tag == "w" or self.words[0].low in ("the", "misses"))
+                and low.endswith("s")
+                and not low.endswith(("ss", "us", "is"))
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """What follows the verb: kind is object, complement, place, time or with (any preposition)."""
+
+    kind: str
+    phrase: Phrase
+    prep: str = ""
+    words: tuple[Token, ...] = ()  # with the preposition
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One statement. `first` is the verb that moves to the front in a question, "" if do must."""
+
+    subject: Phrase | None  # None: the writer, not said
+    first: str
+    middle: tuple[str, ...]  # verbs after `first`: "been moved", "swimming"
+    base: str  # plain form of the main verb
+    tense: str  # present, past, perfect, future, modal, former
+    parts: tuple[Part, ...] = ()
+    adverbs: tuple[str, ...] = ()
+    passive: bool = False
+    negative: bool = False
+    there: bool = False  # "There is a key under the pot"
+    changed: bool = False  # says what is so from now on
+    dependent: bool = False
+    front: int = 0  # how many of the parts stood before the subject
+
+
+@dataclass
+class _Reading:
+    words: Sequence[Token]
+    out: list[Clause] = field(default_factory=list)
+
+
+def clauses(words: Sequence[Token]) -> list[Clause]:
+    """The statements of one sentence in their order. Linear, for sentences of bounded length."""
+    reading = _Reading(words)
+    n, carried, fresh = 0, None, True
+    front: list[Part] = []
+    changed = False
+    while n < len(words):
+        token = words[n]
+        low = token.low
+        if low in _DEPENDENT and not time_end(words, n) > n and _subject(reading, n + 1):
+            found = _subject(reading, n + 1)
+            assert found is not None
+            clause, end = _predicate(words, found.end, found, [])
+            reading.out.append(replace(clause, dependent=True))
+            n = max(end, n + 1)
+            continue
+        if token.tag == "(":
+            n = _closing(words, n)
+            continue
+        if (skip := _from_now(words, n)) > n:
+            changed, n = True, skip
+            continue
+        if token.tag in ("A", "C") or low in _ASSERTING or not token.tag.isalnum():
+            if low in ("now", "nowadays", "instead"):
+                changed = True
+            if token.tag in (";", ":", "."):
+                carried, front = None, []
+            fresh = fresh and token.tag == "A"
+            n += 1
+            if not (low == "there" and n < len(words) and _is_be(words[n])):
+                continue
+            clause, n = _predicate(words, n, None, front)
+            reading.out.append(replace(clause, there=True, changed=changed))
+            carried, front, fresh = None, [], False
+            continue
+        subject = _subject(reading, n)
+        if subject is not None:
+            clause, end = _predicate(words, subject.end, subject, front)
+            carried = subject
+        elif fresh and _drops_subject(words, n):
+            clause, end = _predicate(words, n, None, front)
+            carried = None
+        elif not fresh and reading.out and _finite(words, n, carried):
+            clause, end = _predicate(words, n, carried, front)
+        else:
+            part, end = _part(words, n)
+            if part is not None and _opens(words, end, part):
+                front.append(part)
+                n = end
+                continue
+            n = max(_boundary(words, n), n + 1)
+            front, fresh = [], False
+            continue
+        reading.out.append(replace(clause, changed=changed or "now" in clause.adverbs))
+        front, fresh, changed = [], False, False
+        n = max(end, n + 1)
+    return reading.out
+
+
+def _from_now(words: Sequence[Token], n: int) -> int:
+    """After "from now on", "as of Monday", "these days", which say that a change holds."""
+    low = [w.low for w in words[n : n + 3]]
+    if low == ["from", "now", "on"]:
+        return n + 3
+    if low[:2] in (["these", "days"], ["no", "longer"], ["not", "anymore"]):
+        return n + 2 if low[0] == "these" else n
+    if low[:1] in (["from"], ["as"]) and n == 0:
+        end = time_end(words, n + (2 if low[:2] == ["as", "of"] else 0))
+        if low[:2] == ["as", "of"] and end > n + 2:
+            return end
+        if low[0] == "from" and end > n and words[end : end + 1] and words[end].low == "on":
+            return end + 1
+    return n
+
+
+def _closing(words: Sequence[Token], n: int) -> int:
+    for at in range(n, len(words)):
+        if words[at].tag == ")":
+            return at + 1
+    return n + 1
+
+
+def _boundary(words: Sequence[Token], n: int) -> int:
+    """The next place where another statement may begin."""
+    for at in range(n + 1, len(words)):
+        if words[at].tag in (",", ";", ":", "-", "C", "(", ")", ".", "?", "!", "S", '"', "“", "”"):
+            return at
+        if words[at].low in _ASSERTING or words[at].low in _DEPENDENT and words[at].tag != "P":
+            return at
+    return len(words)
+
+
+def _opens(words: Sequence[Token], end: int, part: Part) -> bool:
+    """Whether a phrase before the subject: a time, or a place before a comma or a subject."""
+    while end < len(words) and (words[end].tag in (",", "A")):
+        end += 1
+    if end >= len(words) or part.kind == "object":
+        return False
+    return words[end].tag in ("S", "D", "N", "w", "P")
+
+
+def _is_be(token: Token) -> bool:
+    return token.low in BE or token.tag == "'" or token.low in ("will", "has", "have", "used")
+
+
+def _drops_subject(words: Sequence[Token], n: int) -> bool:
+    """ "Bought a bike", "Have moved", "Am learning": diary style, the writer is meant."""
+    token = words[n]
+    if token.low in ("am", "have", "had", "was", "'ve") and n + 1 < len(words):
+        following = words[n + 1]
+        return following.can("participle", "ing") or token.low in ("am", "was")
+    return token.tag == "w" and token.can("past") and not token.can("base")
+
+
+def _subject(reading: _Reading, n: int) -> Phrase | None:
+    """The subject that begins at n, if a finite verb follows it; its `end` is the verb's place."""
+    words = reading.words
+    if n >= len(words) or words[n].tag not in ("S", "D", "N", "w", "#", "'"):
+        return None
+    found = phrase(words, n, subject=True)
+    if found is None:
+        return None
+    at = found.end
+    if at < len(words) and words[at].tag == "(":
+        at = _closing(words, at)
+    if at < len(words) and words[at].tag == "P" and found.head.tag != "S" and not found.name:
+        # "The key to the shed hangs": a phrase that belongs to the subject
+        inner = phrase(words, at + 1, subject=True)
+        if inner is not None and inner.head.tag != "S" and not _finite(words, at, found):
+            whole = tuple(words[n : inner.end])
+            if _finite(words, inner.end, replace(found, joined=found.joined)):
+                return replace(found, words=whole, end=inner.end)
+    if at < len(words) and words[at].tag == ",":
+        aside = _aside(reading, found, at + 1)
+        if aside is not None:
+            return aside
+    if _finite(words, at, found):
+        return replace(found, end=at)
+    return None
+
+
+def _aside(reading: _Reading, found: Phrase, n: int) -> Phrase | None:
+    """ "Jana, my sister, lives": the subject with what stands between commas."""
+    words = reading.words
+    if n < len(words) and words[n].low in ("who", "which"):
+        for at in range(n + 1, len(words)):
+            if words[at].tag == "," and _finite(words, at + 1, found):
+                clause, _ = _predicate(words[:at], n + 1, found, [])
+                reading.out.append(clause)
+                return replace(found, end=at + 1)
+        return None
+    inner = phrase(words, n, subject=False) if n < len(words) else None
+    if inner is None or inner.end >= len(words) or words[inner.end].tag != ",":
+        return None
+    if inner.head.tag in ("S", "O") or not _finite(words, inner.end + 1, found):
+        return None
+    return _renamed(found, inner, inner.end + 1)
+
+
+def _renamed(found: Phrase, inner: Phrase, end: int) -> Phrase:
+    names = inner.name or inner.words
+    if all(w.tag in ("N", "C", "'") for w in inner.words):
+        return replace(found, name=inner.words, end=end)
+    return replace(found, other=inner.words, name=found.name or (inner.name and names), end=end)
+
+
+def _finite(words: Sequence[Token], n: int, subject: Phrase | None) -> bool:
+    """Whether a finite verb of this subject stands at n, maybe after adverbs."""
+    while n < len(words) and (words[n].tag == "A" or words[n].low in NEGATIONS):
+        n += 1
+    if n >= len(words):
+        return False
+    token = words[n]
+    if token.tag == "X":
+        return token.low not in ("be", "been", "being")
+    if token.tag == "'":
+        return subject is not None and subject.end == n
+    kinds = {kind for _, kind in token.verb}
+    if "past" in kinds:
+        return True
+    if subject is None:
+        return bool(kinds & {"base"})
+    if subject.head.low in ("i", "we", "you", "they"):
+        return "base" in kinds
+    if subject.plural:
+        return "base" in kinds or ("third" in kinds and subject.head.tag == "N")
+    if "third" in kinds:
+        return True
+    odd = token.tag == "w" and token.low.endswith("s") and not token.low.endswith("ss")
+    return (
+        odd
+        and subject.head.tag in ("S", "N")
+        and n + 1 < len(words)
+        and not kinds
+        and (words[n + 1].tag in ("D", "P", "#"))
+    )
+
+
+def phrase(words: Sequence[Token], n: int, *, subject: bool) -> Phrase | None:
+    """The noun phrase that begins at n, or None."""
+    if n >= len(words):
+        return None
+    first = words[n]
+    if first.tag in ("S", "O"):
+        alone = Phrase((first,), first, n + 1)
+        return _joined(words, n, alone, subject) if first.low not in ("who",) else alone
+    found = _core(words, n, subject)
+    if found is None:
+        return None
+    found = _named(words, found)
+    return _joined(words, n, found, subject)
+
+
+def _core(words: Sequence[Token], n: int, subject: bool) -> Phrase | None:
+    at, head = n, None
+    while at < len(words) and words[at].tag == "D":
+        at += 1
+    determined = at > n
+    if determined and (at >= len(words) or words[at].tag not in ("w", "N", "#", "A", '"', "“")):
+        head = words[at - 1]  # "this", "some of them"
+    while at < len(words) and at - n < 14:
+        token = words[at]
+        if token.tag in ("#", "N"):
+            if token.tag == "N" and _other_name(words, n, at, head):
+                break
+            head = token
+        elif token.tag == "w":
+            if token.verb and not _is_noun(words, n, at, head, subject):
+                break
+            if head is not None and not determined and head.low in ("home", "work", "school"):
+                break
+            head = token
+        elif token.tag == "'" and head is not None and _possessive(words, at):
+            pass
+        elif token.tag == "A" and at + 1 < len(words) and (head is None or determined):
+            following = words[at + 1]
+            if following.tag != "w" or (head is not None and not following.can("participle")):
+                break
+            if head is not None:
+                break
+        elif token.tag in ('"', "“", "‘") and (end := _quoted(words, at)) > at:
+            head = words[end - 2]
+            at = end
+            continue
+        elif token.tag == "," and _adjectives(words, n, at):
+            pass
+        else:
+            break
+        at += 1
+    if head is None:
+        return None
+    while at > n and words[at - 1].tag in (",", "A"):
+        at -= 1
+    if at < len(words) and words[at].low == "of":
+        inner = phrase(words, at + 1, subject=subject)
+        if inner is not None:
+            return Phrase(tuple(words[n : inner.end]), head, inner.end)
+    return Phrase(tuple(words[n:at]), head, at)
+
+
+def _other_name(words: Sequence[Token], n: int, at: int, head: Token | None) -> bool:
+    """ "In May Jana came": a month or a day ends before another name."""
+    return (
+        head is not None
+        and at > n
+        and belongs(words[at - 1].low, "month", "day")
+        and not belongs(words[at].low, "month", "day")
+        and words[n].tag != "D"
+    )
+
+
+def _adjectives(words: Sequence[Token], n: int, at: int) -> bool:
+    """ "a big, red dog": a comma between two adjectives before a noun."""
+    after = words[at + 1 : at + 3]
+    return (
+        words[n].low in ("a", "an", "the", "my", "our")
+        and at - n == 2
+        and len(after) == 2
+        and all(w.tag == "w" for w in after)
+        and not any(w.verb for w in after)
+    )
+
+
+def _quoted(words: Sequence[Token], at: int) -> int:
+    for end in range(at + 2, min(at + 9, len(words))):
+        if words[end].tag in ('"', "”", "’"):
+            return end + 1
+    return at
+
+
+def _possessive(words: Sequence[Token], at: int) -> bool:
+    """Whether 's makes an owner, not "is" or "has"."""
+    if at + 1 >= len(words):
+        return True
+    token = words[at + 1]
+    if token.tag in ("D", "P", "S", "X", "C", ","):
+        return False
+    if token.tag == "A" or token.low in NEGATIONS:
+        return False
+    if token.can("participle", "ing") and not token.can("base"):
+        return at + 2 < len(words) and words[at + 2].tag in ("w", "N")
+    return True
+
+
+def _is_noun(words: Sequence[Token], n: int, at: int, head: Token | None, subject: bool) -> bool:
+    """Whether a word that can be a verb is a noun (or stands before one) here."""
+    token = words[at]
+    after = words[at + 1] if at + 1 < len(words) else None
+    if head is None:
+        if at > n:
+            return True
+        if not subject:
+            return not token.can("past") or token.can("base")
+        return after is not None and (
+            after.tag == "X"
+            or after.low == "of"
+            or (after.tag == "w" and not token.can("past") and after.can("past", "third"))
+        )
+    if after is not None and (after.low == "of" or after.tag == "'"):
+        return True
+    if words[at - 1].tag in ("'", "D"):
+        return True
+    if token.can("ing") and not token.can("base"):
+        return after is not None and after.tag == "w" and not after.verb
+    if subject:
+        here = Phrase(tuple(words[n:at]), head, at)
+        if _finite(words, at, here):
+            return after is not None and after.tag == "X" and after.low not in ("had", "'d")
+        return not token.can("past")
+    if token.can("past", "participle") and not token.can("base"):
+        return False
+    third = token.can("third") and after is not None and after.tag in ("D", "O", "S")
+    return not third
+
+
+def _named(words: Sequence[Token], found: Phrase) -> Phrase:
+    """With the name that follows: "my sister Jana", "a boat called Merrow"."""
+    at = found.end
+    if at < len(words) and words[at].low in ("called", "named", "nicknamed"):
+        end = _name_end(words, at + 1)
+        if end > at + 1:
+            return replace(found, name=_unquoted(words[at + 1 : end]), end=end)
+    inside = list(found.words)
+    cut = len(inside)
+    while cut and inside[cut - 1].tag == "N":
+        cut -= 1
+    if 0 < cut < len(inside) and inside[cut - 1].tag == "w" and inside[0].tag in ("D", "w", "N"):
+        noun = inside[cut - 1]
+        plain = noun.text.islower() and not belongs(noun.low, "title", "time", "unit", "language")
+        if plain and (inside[0].tag == "D" or belongs(noun.low, "kin", "role")):
+            return replace(found, words=tuple(inside[:cut]), head=noun, name=tuple(inside[cut:]))
+    return found
+
+
+def _name_end(words: Sequence[Token], n: int) -> int:
+    if n < len(words) and words[n].tag in ('"', "“", "‘"):
+        return max(_quoted(words, n), n)
+    at = n
+    while at < len(words) and (
+        words[at].tag in ("N", "#", "'")
+        or (words[at].tag in ("C", "P", "D") and at + 1 < len(words) and at > n
+            and words[at + 1].tag in ("N", "D") and words[at].low in ("and", "of", "the", "in"))
+        or (at == n and words[at].tag in ("w", "D") and words[at].text[0].isupper())
+    ):  # fmt: skip
+        at += 1
+    return at
+
+
+def _unquoted(words: Sequence[Token]) -> tuple[Token, ...]:
+    return tuple(w for w in words if w.tag not in ('"', "“", "”", "‘", "’"))
+
+
+def _joined(words: Sequence[Token], n: int, found: Phrase, subject: bool) -> Phrase:
+    """With what "and" joins to it, unless another statement begins there."""
+    at = found.end
+    if at >= len(words) or found.head.low in ("i",):
+        return found
+    if words[at].tag == "," and not subject and not found.name:
+        return _listed(words, n, found)
+    if words[at].low not in ("and", "&", "or"):
+        return found
+    if at + 1 >= len(words) or words[at + 1].tag not in ("N", "D", "w", "#", "S", "O"):
+        return found
+    if words[at + 1].verb and words[at + 1].tag == "w" and not subject and (
+        words[at + 1].can("past") or not words[at + 1].can("base", "third", "ing")
+        or at + 2 < len(words) and words[at + 2].tag in ("D", "O", "P", "S", "A")
+    ):  # fmt: skip
+        return found
+    inner = phrase(words, at + 1, subject=subject)
+    if inner is None or (
+        not subject and (inner.head.tag == "S" or _finite(words, inner.end, inner))
+    ):
+        return found
+    if found.name and inner.words and all(w.tag == "N" for w in inner.words):
+        return replace(found, name=tuple(words[found.end - len(found.name) : inner.end]),
+                       end=inner.end, joined=True)  # fmt: skip
+    return Phrase(tuple(words[n : inner.end]), found.head, inner.end, joined=True)
+
+
+def _listed(words: Sequence[Token], n: int, found: Phrase) -> Phrase:
+    """ "tea, bread and jam": only lists that end with "and"."""
+    at, count = found.end, 1
+    while at < len(words) and words[at].tag == "," and count < 6:
+        if at + 1 < len(words) and words[at + 1].low in ("and", "or"):
+            break
+        inner = _core(words, at + 1, False)
+        if inner is None or inner.head.tag in ("S", "O") or _finite(words, inner.end, inner):
+            return found
+        at, count = inner.end, count + 1
+    if at < len(words) and words[at].tag == ",":
+        at += 1
+    if count < 2 or at >= len(words) or words[at].low not in ("and", "or"):
+        return found
+    inner = _core(words, at + 1, False)
+    if inner is None or inner.head.tag == "S" or _finite(words, inner.end, inner):
+        return found
+    return Phrase(tuple(words[n : inner.end]), found.head, inner.end, joined=True)
+
+
+def _part(words: Sequence[Token], n: int) -> tuple[Part | None, int]:
+    """One phrase with or without a preposition, and where it ends."""
+    token = words[n]
+    end = time_end(words, n)
+    if end > n:
+        inside = tuple(words[n:end])
+        prep = inside[0].low if inside[0].tag == "P" else ""
+        body = inside[1:] if prep else inside
+        return Part("time", Phrase(body or inside, (body or inside)[-1], end), prep, inside), end
+    if token.tag == "P":
+        inner = phrase(words, n + 1, subject=False)
+        if inner is None and n + 2 < len(words) and words[n + 1].tag == "P":  # "from under the bed"
+            inner = phrase(words, n + 2, subject=False)
+        if inner is None:
+            return None, n + 1
+        inner = _apposed(words, inner)
+        kind = "place" if token.low in PLACES else "with"
+        if inner.head.low in _IDIOMS and len(inner.words) == 1:
+            return None, inner.end
+        if belongs(inner.head.low, "abstract") and len(inner.words) == 1:
+            kind = "with"
+        return Part(kind, inner, token.low, tuple(words[n : inner.end])), inner.end
+    inner = phrase(words, n, subject=False)
+    if inner is None:
+        return None, n + 1
+    inner = _apposed(words, inner)
+    return Part("object", inner, "", tuple(words[n : inner.end])), inner.end
+
+
+def _apposed(words: Sequence[Token], found: Phrase) -> Phrase:
+    """ "a lurcher, Pim" and "Pim, a lurcher": with the phrase after the comma."""
+    at = found.end
+    if found.joined or found.name or at + 1 >= len(words) or words[at].tag != ",":
+        return found
+    if time_end(words, at + 1) > at + 1 or found.head.tag in ("S", "O"):
+        return found
+    inner = _core(words, at + 1, False)
+    if inner is None or inner.head.tag in ("S", "O"):
+        return found
+    if inner.end < len(words) and words[inner.end].tag not in (",", ".", ";", "C", "-", "!", "P"):
+        return found
+    names = all(w.tag == "N" for w in inner.words)
+    ours = all(w.tag == "N" for w in found.words)
+    if names and found.words[0].tag in ("D", "#") and found.words[-1].tag == "w":
+        inner = phrase(words, at + 1, subject=False) or inner
+        if all(w.tag in ("N", "C", ",") for w in inner.words):
+            return replace(found, name=inner.words, end=inner.end)
+    if ours and inner.words[0].low in ("my", "our", "a", "an", "the", "his", "her"):
+        return replace(found, other=inner.words, end=inner.end)
+    return found
+
+
+def _predicate(
+    words: Sequence[Token], n: int, subject: Phrase | None, front: list[Part]
+) -> tuple[Clause, int]:
+    """The clause whose verbs begin at n, and where it ends."""
+    first, middle, adverbs, negative = "", [], [], False
+    at = n
+    while at < len(words):
+        token = words[at]
+        if token.low in NEGATIONS:
+            negative = negative or token.low != "no"
+            if token.low in ("no", "never"):
+                adverbs.append(token.low)
+        elif token.tag == "A":
+            adverbs.append(token.low)
+        elif token.tag in ("X", "'"):
+            negative = negative or token.low.endswith("n't") or token.low == "cannot"
+            if not first:
+                first = token.low
+            else:
+                middle.append(token.low)
+        else:
+            break
+        at += 1
+    main = words[at] if at < len(words) else None
+    first = _full(first, main)
+    base, tense, passive = "", "present", False
+    if "longer" in [w.low for w in words[at : at + 1]]:
+        negative, at = True, at + 1
+        main = words[at] if at < len(words) else None
+    last = (middle or [first])[-1]
+    tense = _tense(first)
+    if main is not None and main.verb and main.tag == "w":
+        base, passive, shown = _main(main, first, last, subject)
+        if base:
+            if shown:
+                middle.append(shown)
+            if not first:
+                tense = "past" if main.can("past") and not _agrees(main, subject) else "present"
+            at += 1
+    if not base:
+        base = "be" if last in BE or last in ("be", "been") else "have" if last in HAVE else "do"
+        if base == "have" and first in HAVE and not middle:
+            tense = "past" if first == "had" else "present"
+    if base == "use" and words[at : at + 1] and words[at].low == "to" and tense == "past":
+        tense = "former"
+    if first in BE and base == "go" and words[at : at + 1] and words[at].low == "to":
+        if at + 1 < len(words) and words[at + 1].can("base"):
+            tense = "future"
+    at, chain = _chain(words, at, base)
+    middle += chain
+    parts, at = _parts(words, at, base)
+    clause = Clause(
+        subject, first, tuple(middle), base, tense, (*front, *parts), tuple(adverbs), passive,
+        negative, front=len(front),
+    )  # fmt: skip
+    return clause, at
+
+
+def _full(first: str, main: Token | None) -> str:
+    """The verb behind a short form."""
+    plain = {"'m": "am", "'re": "are", "'ve": "have", "'ll": "will"}
+    if first == "'s":
+        return (
+            "has"
+            if main is not None
+            and main.can("participle")
+            and (main.low in ("got", "been", "had") or main.low.endswith("en"))
+            else "is"
+        )
+    if first == "'d":
+        return "would" if main is None or main.can("base") else "had"
+    return plain.get(first, first)
+
+
+def _tense(first: str) -> str:
+    if first in BE:
+        return BE[first]
+    if first in HAVE:
+        return "perfect" if first != "had" else "past"
+    if first in ("will", "shall", "won't"):
+        return "future"
+    if first in MODALS:
+        return "modal"
+    return "past" if first in ("did", "didn't") else "present"
+
+
+def _agrees(main: Token, subject: Phrase | None) -> bool:
+    if subject is None or not main.can("base"):
+        return False
+    return subject.head.low in ("i", "we", "you", "they") or subject.plural
+
+
+def _main(main: Token, first: str, last: str, subject: Phrase | None) -> tuple[str, bool, str]:
+    """Plain form of the main verb, whether it is passive, and its form after `first`."""
+
+    def form(*kinds: str) -> str:
+        return next((base for base, kind in main.verb if kind in kinds), "")
+
+    if last in BE or last in ("be", "been", "being"):
+        if form("ing"):
+            return form("ing"), False, main.low
+        if form("participle") and (not form("base") or main.low in ("set", "put", "cut")):
+            return form("participle"), True, main.low
+        return "", False, ""
+    if last in HAVE:
+        base = form("participle", "past")
+        return base, False, main.low if base else ""
+    if last in MODALS or last in DO or last == "will" or last == "shall":
+        return form("base"), False, main.low if form("base") and last not in DO else ""
+    if subject is not None and not _agrees(main, subject) and form("third"):
+        return form("third"), False, ""
+    if _agrees(main, subject):
+        return form("base"), False, ""
+    return form("past", "third", "base"), False, ""
+
+
+def _chain(words: Sequence[Token], at: int, base: str) -> tuple[int, list[str]]:
+    """Verbs and particles that hang on: "want to learn", "go swimming", "get up"."""
+    chain: list[str] = []
+    for _ in range(3):
+        following = words[at + 1] if at + 1 < len(words) else None
+        if at >= len(words):
+            break
+        token = words[at]
+        if (
+            token.low == "to"
+            and following is not None
+            and following.can("base")
+            and (following.tag == "w" or following.low in ("have", "do"))
+        ):
+            chain += ["to", following.low]
+            at += 2
+        elif token.can("ing") and base in _CHAINED and not chain and token.tag == "w":
+            chain.append(token.low)
+            at += 1
+        elif token.low in _PARTICLES and base != "be" and (
+            following is None or following.tag in (",", ".", "P", "C", "A")
+            or token.low in ("up", "out", "off", "away", "back") and time_end(words, at + 1) > at + 1
+            or token.low in ("up", "away") and following.tag in ("D", "N")
+        ):  # fmt: skip
+            if time_end(words, at) > at:
+                break
+            chain.append(token.low)
+            at += 1
+        else:
+            break
+    return at, chain
+
+
+def _parts(words: Sequence[Token], at: int, base: str) -> tuple[list[Part], int]:
+    parts: list[Part] = []
+    while at < len(words) and len(parts) < 7:
+        token = words[at]
+        if token.tag == "(":
+            at = _closing(words, at)
+            continue
+        if token.tag == "A":
+            at += 1
+            continue
+        if token.tag == ",":
+            if not _goes_on(words, at + 1, parts):
+                break
+            at += 1
+            continue
+        if token.low in ("that", "who", "which", "whose", "whom") and parts:
+            break
+        if token.low in _DEPENDENT and not time_end(words, at) > at:
+            if token.tag != "P" or token.low == "than":
+                break
+        elif token.low in _ASSERTING and time_end(words, at) == at:
+            break
+        if token.tag == "C":
+            if token.low in ("and", "but") and _goes_on(words, at + 1, parts):
+                at += 1
+                continue
+            break
+        if not token.tag.isalnum() or token.tag in ("S", "X", "'"):
+            break
+        if token.tag == "w" and token.verb and not token.can("base") and parts:
+            if token.can("participle") and not token.can("ing"):
+                at += 1  # "a boat painted blue": read as a complement of it
+                continue
+            break
+        part, end = _part(words, at)
+        if part is not None:
+            objects = [p for p in parts if p.kind in ("object", "complement")]
+            if part.kind == "object" and base in ("be", "become", "remain") and not objects:
+                part = replace(part, kind="complement")
+            elif part.kind == "object" and _finite(words, end, part.phrase):
+                break  # "and the hens lay": another statement
+            parts.append(part)
+        at = max(end, at + 1)
+    return parts, at
+
+
+def _goes_on(words: Sequence[Token], at: int, parts: list[Part]) -> bool:
+    """Whether after a comma or "and" comes a time or place of the same statement."""
+    if at >= len(words) or not parts:
+        return False
+    if time_end(words, at) > at:
+        end = time_end(words, at)
+        while end < len(words) and words[end].tag == ",":
+            end += 1
+        return end >= len(words) or words[end].tag != "S"
+    return words[at].tag == "P" and words[at].low not in ("since", "as", "like", "than")
