@@ -112,7 +112,9 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
         if (skip := _from_now(words, n)) > n:
             changed, n = True, skip
             continue
-        if token.tag in ("A", "C") or low in _ASSERTING or not token.tag.isalnum():
+        marks = not (token.tag.isalnum() or token.tag == "#")
+        timed = time_end(words, n) > n
+        if (token.tag in ("A", "C", "B") or low in _ASSERTING or marks) and not timed:
             if low in ("now", "nowadays", "instead"):
                 changed = True
             if token.tag in (";", ":", "."):
@@ -143,7 +145,9 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             n = max(_boundary(words, n), n + 1)
             front, fresh = [], False
             continue
-        reading.out.append(replace(clause, changed=changed or "now" in clause.adverbs))
+        reading.out.append(
+            replace(clause, changed=changed or clause.changed or "now" in clause.adverbs)
+        )
         front, fresh, changed = [], False, False
         n = max(end, n + 1)
     return reading.out
@@ -317,6 +321,8 @@ def _core(words: Sequence[Token], n: int, subject: bool) -> Phrase | None:
                 break
             head = token
         elif token.tag == "w":
+            if head is not None and token.low in ("last", "next") and time_end(words, at) > at:
+                break
             if token.verb and not _is_noun(words, n, at, head, subject):
                 break
             if head is not None and not determined and head.low in ("home", "work", "school"):
@@ -483,6 +489,9 @@ def _joined(words: Sequence[Token], n: int, found: Phrase, subject: bool) -> Phr
         not subject and (inner.head.tag == "S" or _finite(words, inner.end, inner))
     ):
         return found
+    if not subject and n and words[n - 1].tag == "P" and inner.words[0].tag == "D":
+        if words[inner.end : inner.end + 1] and words[inner.end].tag == "P":
+            return found  # "in the basket and the dog on the stairs"
     if found.name and inner.words and all(w.tag == "N" for w in inner.words):
         return replace(found, name=tuple(words[found.end - len(found.name) : inner.end]),
                        end=inner.end, joined=True)  # fmt: skip
@@ -570,8 +579,8 @@ def _predicate(
     while at < len(words):
         token = words[at]
         if token.low in NEGATIONS:
-            negative = negative or token.low != "no"
-            if token.low in ("no", "never"):
+            negative = True
+            if token.low == "never":
                 adverbs.append(token.low)
         elif token.tag == "A":
             adverbs.append(token.low)
@@ -587,9 +596,6 @@ def _predicate(
     main = words[at] if at < len(words) else None
     first = _full(first, main)
     base, tense, passive = "", "present", False
-    if "longer" in [w.low for w in words[at : at + 1]]:
-        negative, at = True, at + 1
-        main = words[at] if at < len(words) else None
     last = (middle or [first])[-1]
     tense = _tense(first)
     if main is not None and main.verb and main.tag == "w":
@@ -612,9 +618,15 @@ def _predicate(
     at, chain = _chain(words, at, base)
     middle += chain
     parts, at = _parts(words, at, base)
+    changed = False
+    if negative and parts and words[at : at + 1] and words[at].low == "but":
+        other, end = _parts(words, at + 1, base)
+        same = [p for p in parts if other and p.kind != other[0].kind]
+        if other and len(same) < len(parts) and not _finite(words, end, other[-1].phrase):
+            parts, at, negative, changed = [*same, *other], end, False, True
     clause = Clause(
         subject, first, tuple(middle), base, tense, (*front, *parts), tuple(adverbs), passive,
-        negative, front=len(front),
+        negative, front=len(front), changed=changed,
     )  # fmt: skip
     return clause, at
 
@@ -717,7 +729,7 @@ def _parts(words: Sequence[Token], at: int, base: str) -> tuple[list[Part], int]
         if token.tag == "(":
             at = _closing(words, at)
             continue
-        if token.tag == "A":
+        if token.tag == "A" and time_end(words, at) == at:
             at += 1
             continue
         if token.tag == ",":
@@ -732,12 +744,24 @@ def _parts(words: Sequence[Token], at: int, base: str) -> tuple[list[Part], int]
                 break
         elif token.low in _ASSERTING and time_end(words, at) == at:
             break
+        if token.low in ("any", "anymore") and [w.low for w in words[at : at + 2]] == [
+            "any",
+            "more",
+        ]:
+            at += 2
+            continue
+        if token.low == "to" and at + 1 < len(words) and words[at + 1].can("base") and parts:
+            end = _infinitive_end(words, at + 2)
+            inside = tuple(words[at:end])
+            parts.append(Part("infinitive", Phrase(inside, inside[-1], end), "", inside))
+            at = end
+            continue
         if token.tag == "C":
-            if token.low in ("and", "but") and _goes_on(words, at + 1, parts):
+            if token.low == "and" and _goes_on(words, at + 1, parts):
                 at += 1
                 continue
             break
-        if not token.tag.isalnum() or token.tag in ("S", "X", "'"):
+        if not (token.tag.isalnum() or token.tag == "#") or token.tag in ("S", "X", "'", "B"):
             break
         if token.tag == "w" and token.verb and not token.can("base") and parts:
             if token.can("participle") and not token.can("ing"):
@@ -745,15 +769,28 @@ def _parts(words: Sequence[Token], at: int, base: str) -> tuple[list[Part], int]
                 continue
             break
         part, end = _part(words, at)
+        if base in ("name", "call", "christen") and token.low in ("her", "his") and part:
+            part, end = Part("object", Phrase((token,), token, at + 1), "", (token,)), at + 1
         if part is not None:
             objects = [p for p in parts if p.kind in ("object", "complement")]
             if part.kind == "object" and base in ("be", "become", "remain") and not objects:
+                part = replace(part, kind="complement")
+            elif part.kind == "object" and objects and base in ("name", "call", "christen"):
                 part = replace(part, kind="complement")
             elif part.kind == "object" and _finite(words, end, part.phrase):
                 break  # "and the hens lay": another statement
             parts.append(part)
         at = max(end, at + 1)
     return parts, at
+
+
+def _infinitive_end(words: Sequence[Token], at: int) -> int:
+    inner = phrase(words, at, subject=False)
+    at = at if inner is None or inner.head.tag == "S" else inner.end
+    if at < len(words) and words[at].tag == "P" and time_end(words, at) == at:
+        inner = phrase(words, at + 1, subject=False)
+        at = at if inner is None else inner.end
+    return at
 
 
 def _goes_on(words: Sequence[Token], at: int, parts: list[Part]) -> bool:

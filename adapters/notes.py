@@ -163,10 +163,11 @@ def _cells(
     line: str, here: int, header: list[str], cells: list[str], headings: tuple[str, ...]
 ) -> Iterator[Line]:
     at = line.find(cells[0]) + len(cells[0])
+    key = f"{header[0]} {cells[0]}" if cells[0].isdigit() else cells[0]
     for name, cell in zip(header[1:], cells[1:], strict=False):
         found = line.find(cell, at) if cell else -1
         if found >= 0 and len(cell) < 80:
-            yield Line(cell, here + found, headings, cells[0], line.strip(), True, name or "")
+            yield Line(cell, here + found, headings, key, line.strip(), True, name)
             at = found + len(cell)
 
 

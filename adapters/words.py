@@ -47,11 +47,10 @@ _COMPOUND = {
     ("next", "to"), ("in", "front", "of"), ("on", "top", "of"), ("out", "of"), ("because", "of"),
     ("instead", "of"), ("due", "to"), ("thanks", "to"), ("close", "to"), ("up", "to"),
 }  # fmt: skip
-_SUBORDINATORS = frozenset(
-    "because although though when whenever while if unless so whereas whether until till once "
-    "where how why what since before after as than".split()
+_CLAUSAL = frozenset(
+    "because although though when whenever while if unless whereas whether where wherever how why "
+    "what which whom whatever lest".split()
 )
-_RELATIVES = frozenset("who which that whom whose where".split())
 BE = {
     "am": "present", "is": "present", "are": "present", "'m": "present", "'re": "present",
     "isn't": "present", "aren't": "present", "was": "past", "were": "past", "wasn't": "past",
@@ -65,16 +64,15 @@ HAVE = frozenset("have has had 've haven't hasn't hadn't".split())
 DO = frozenset("do does did don't doesn't didn't".split())
 NEGATIONS = frozenset("not never no n't hardly neither nor".split())
 _ADVERBS = frozenset(
-    "always usually mostly often never ever also only just still already now then again once "
-    "twice soon later too very quite rather almost nearly about even both well here there "
+    "always usually mostly often never ever also only just still already now then again soon later too very quite rather almost nearly about even both well here there "
     "away back home together alone abroad upstairs downstairs indoors outdoors today tomorrow "
-    "yesterday tonight sometimes recently lately currently finally first last actually really "
+    "yesterday tonight sometimes recently lately currently finally actually really "
     "exactly probably perhaps maybe not instead anyway however therefore else yet ago "
     "nowadays meanwhile seldom rarely every-day overnight please yes no apparently".split()
 )
 _ADVERB_ENDING = re.compile(r"[a-z]{3,}ly$")
 _NO_ADVERB = frozenset(
-    "family early daily weekly monthly yearly july italy holly jelly lily belly bully fly reply "
+    "family early july italy holly jelly lily belly bully fly reply "
     "supply assembly anomaly monopoly silly friendly lovely lonely ugly elderly curly likely "
     "only woolly hilly smelly butterfly barely".split()
 )
@@ -86,7 +84,7 @@ _DAY_OF_MONTH = re.compile(r"\d{1,2}(?:st|nd|rd|th)$")
 @dataclass(frozen=True, slots=True)
 class Token:
     """A word or a mark. Tags: S O subject and object pronoun, D determiner, P preposition,
-    C and/or/but, X be, have, do, modal, A adverb, # number, N name, w other word, ' possessive,
+    C and/or/but, B what opens another clause, X be, have, do, modal, A adverb, # number, N name, w other word, ' possessive,
     and a mark itself. `verb` is what it can be as a verb.
     """
 
@@ -160,14 +158,10 @@ def _tag(token: Token, low: str, forms: tuple[Form, ...], words: list[Token], n:
         return "'"
     if not (low[0].isalnum() or low[0] in "'£$€"):
         return "-" if low[0] in "-–—" else low[0]
+    if token.text == "May" or (token.text == "Will" and n):
+        return "N"
     if low in BE or low in MODALS or low in HAVE or low in DO or low in ("been", "being", "be"):
-        return (
-            "X"
-            if not (low == "may" and token.text == "May")
-            and low != "will"
-            or not (low == "will" and token.text == "Will" and n)
-            else "N"
-        )
+        return "X"
     if low in ("and", "or", "but", "nor", "&", "plus"):
         return "C"
     if low in SUBJECTS and (low != "i" or token.text == "I"):
@@ -180,6 +174,10 @@ def _tag(token: Token, low: str, forms: tuple[Form, ...], words: list[Token], n:
         return "#"
     if low in PREPOSITIONS:
         return "P"
+    if low in _CLAUSAL:
+        return "B"
+    if low == "longer" and n and words[n - 1].low == "no":
+        return "A"
     if low in _ADVERBS or (
         _ADVERB_ENDING.match(low) and low not in _NO_ADVERB and not token.text[0].isupper()
     ):
