@@ -444,7 +444,7 @@ def _named(words: Sequence[Token], found: Phrase) -> Phrase:
         cut -= 1
     if 0 < cut < len(inside) and inside[cut - 1].tag == "w" and inside[0].tag in ("D", "w", "N"):
         noun = inside[cut - 1]
-        plain = noun.text.islower() and not belongs(noun.low, "title", "time", "unit", "language")
+        plain = noun.text.islower() and not belongs(noun.low, "time", "unit", "language")
         if plain and (inside[0].tag == "D" or belongs(noun.low, "kin", "role")):
             return replace(found, words=tuple(inside[:cut]), head=noun, name=tuple(inside[cut:]))
     return found
@@ -457,7 +457,7 @@ def _name_end(words: Sequence[Token], n: int) -> int:
     while at < len(words) and (
         words[at].tag in ("N", "#", "'")
         or (words[at].tag in ("C", "P", "D") and at + 1 < len(words) and at > n
-            and words[at + 1].tag in ("N", "D") and words[at].low in ("and", "of", "the", "in"))
+            and words[at + 1].tag in ("N", "D") and words[at].low in ("and", "of", "the"))
         or (at == n and words[at].tag in ("w", "D") and words[at].text[0].isupper())
     ):  # fmt: skip
         at += 1
