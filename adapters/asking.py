@@ -85,6 +85,8 @@ class Scene:
                 return None
             elif n == 0 and belongs(low, "home_kin") and shown[0].isupper() and word.tag != "'":
                 shown = f"my {low}"
+            elif n == 0 and after is not None and after.tag == "N" and belongs(low, "title"):
+                pass
             elif n == 0 and low == "the" and _ours(words):
                 shown = "our"
             elif n == 0 and word.tag != "N" and low != "i":
@@ -231,11 +233,8 @@ class _Builder:
                 return None
             if clause.base == "like":
                 middle[:2] = ["dislike"]
-        elif first in ("can't", "cannot", "couldn't", "won't", "wouldn't"):
-            lead = {"can't": "can", "cannot": "can", "couldn't": "could", "won't": "will"}.get(
-                first, "would"
-            )
-            middle = ["not", *middle]
+        elif first in ("can't", "cannot"):
+            lead = "can't"
         else:
             lead = first
         lead = "am" if self.who == "I" and lead == "are" else lead
@@ -255,6 +254,14 @@ class _Builder:
         """What stands after the verbs, but for the part that is asked for."""
         out: list[str] = []
         order = [*self.clause.parts[self.clause.front :], *self.clause.parts[: self.clause.front]]
+        if without is not None and without.kind in ("place", "with"):
+            start = _last(without).end  # what the answer takes along
+            for part in self.clause.parts:
+                if part.kind == "place" and 0 <= part.words[0].start - start <= 1:
+                    order.remove(part)
+                    start = _last(part).end
+        if without is not None and without.kind in ("place", "time") and self._is_told():
+            order = [p for p in order if p.kind in ("object", "infinitive", "with")]
         solid = sum(p is not without and p.kind not in ("time",) for p in order)
         for part in order:
             if part is without:
@@ -276,6 +283,17 @@ class _Builder:
                 continue
             out.append(said)
         return out
+
+    def _is_told(self) -> bool:
+        """Whether subject and object alone say what the question is about."""
+        subject = self.clause.subject
+        if subject is None or subject.head.tag == "S" or self.who is None:
+            return False
+        objects = [p.phrase.low for p in self.clause.parts if p.kind == "object"]
+        verb = [] if self.clause.base in ("be", "have") else [self.clause.base]
+        return len(content_words(" ".join([self.who, *objects, *verb]))) >= 2 and (
+            self.clause.tense in ("present", "perfect", "future")
+        )
 
     # What can be asked for.
 
@@ -319,17 +337,19 @@ class _Builder:
         clause = self.clause
         stable = belongs(clause.base, "stable")
         base = {
-            "present": 0.34, "perfect": 0.22, "past": 0.02, "future": 0.12, "modal": -0.05,
+            "present": 0.42, "perfect": 0.34, "past": 0.16, "future": 0.28, "modal": 0.0,
         }.get(clause.tense, 0.0)  # fmt: skip
-        if clause.tense == "past" and stable:
-            base = 0.2
+        if clause.tense == "past" and (stable or clause.base == "be" and not self.scene.dated):
+            base = 0.3
+        if clause.first in ("can't", "cannot") and clause.base in ("stand", "bear", "eat", "abide"):
+            base = 0.42
         if clause.tense == "past" and self.scene.dated:
             base -= 0.08
         if clause.middle and clause.middle[-1].endswith("ing") and clause.first in BE:
             base -= 0.08
         if belongs(clause.base, "feeling"):
             base -= 0.2
-        if clause.changed:
+        if clause.changed or clause.base in ("switch", "swap", "change", "replace"):
             base += 0.15
         subject = clause.subject
         if subject is None:
@@ -435,7 +455,8 @@ class _Builder:
                 thing = thing if re.match(r"(?:my|our|the)\b", thing) else f"{self._my()} {thing}"
                 be = "are" if phrase.plural else "is"
                 yield from self.make(f"What colour {be} {thing}?", [colour], 0.15)
-        if base in ("paint", "dye", "repaint") and colour is not None and words[-1] is colour:
+        painted = base in ("paint", "dye", "repaint") and words[-1].tag == "w"
+        if painted and (words[-1] is colour or (words[0].tag == "D" and len(words) > 2)):
             shade = _shade(words)
             whole = self.scene.said(words[: len(words) - shade])
             if whole is not None:
@@ -451,6 +472,11 @@ class _Builder:
         if is_person(phrase, self.scene) or (belongs(base, "who") and words[0].tag == "N"):
             yield from self.make(self.ask("who", part), answer, weight + 0.05)
             return
+        at = next((n for n, w in enumerate(words) if w.tag == "'"), 0)
+        if at and at < len(words) - 1 and words[-1].tag == "w":
+            yield from self.make(
+                self.ask(f"whose {self.scene.plain(words[at + 1 :])}", part), words[: at + 1], 0.08
+            )
         kind = self._kind(phrase)
         if kind is not None:
             yield from self.make(self.ask(kind, part), answer, weight + 0.06)
@@ -511,7 +537,11 @@ class _Builder:
         if belongs(words[-1].low, "colour") and words[-1].tag == "w":
             yield from self.make(self.ask("what colour", part), words, 0.25)
             return
-        bare = words[0].tag == "w" and not phrase.joined and all(w.tag != "N" for w in words)
+        bare = (
+            words[0].tag == "w"
+            and not phrase.joined
+            and all(w.tag != "N" and not re.search(r"\d", w.text) for w in words)
+        )
         if person and words[0].low in ("a", "an") and self._is_job(phrase):
             do = "do" if who in ("I", "we") or (subject and subject.plural) else "does"
             if be in ("was", "were"):
@@ -566,7 +596,7 @@ class _Builder:
         if part.prep == "by" and clause.passive:
             yield from self._agent(part, answer)
             return
-        if words[0].tag == "#" and len(words) == 1 or _is_amount(words):
+        if words[0].tag == "#" and len(words) == 1 or _is_amount(words) or self._follows(part):
             return
         if part.prep == "by" and len(words) == 1:
             yield from self.make(self.ask("how", part), part.words, 0.0)
@@ -585,8 +615,6 @@ class _Builder:
         if belongs(phrase.head.low, "language", "colour") or part.prep in ("among", "within"):
             yield from self.make(self.ask("which " + ("colour" if belongs(phrase.head.low, "colour") else "language") + " " + part.prep, part), answer, -0.1)  # fmt: skip  # noqa: E501
             return
-        if any(p.kind == "place" for p in clause.parts if p is not part and p.words[0].start > words[-1].end) and part.prep in ("on", "over"):  # fmt: skip  # noqa: E501
-            pass
         whole = answer if part.prep in ("in", "on", "at", "into") else (*part.words,)
         if part.prep in ("in", "on", "at", "into", "to"):
             weight = 0.12
@@ -604,7 +632,29 @@ class _Builder:
             "work",
         ):
             weight += 0.1
-        yield from self.make(self.ask("where", part), whole, weight)
+        yield from self.make(self.ask("where", part), self._reaching(part, whole), weight)
+
+    def _follows(self, part: Part) -> bool:
+        """Whether the place belongs to the phrase before it: "a monastery in Slovenia"."""
+        start = part.words[0].start
+        return any(
+            p.kind in ("place", "with") and p.phrase.end and 0 <= start - _last(p).end <= 1
+            and not is_person(p.phrase, self.scene)
+            for p in self.clause.parts if p is not part
+        )  # fmt: skip
+
+    def _reaching(self, part: Part, answer: Sequence[Token]) -> tuple[Token, ...]:
+        """The answer with the places that follow at once, if it stays short."""
+        out = tuple(answer)
+        if is_person(part.phrase, self.scene):
+            return out
+        for other in self.clause.parts:
+            if other.kind == "place" and 0 <= other.words[0].start - out[-1].end <= 1:
+                longer = (*out, *other.words)
+                if len(longer) > LONGEST_ANSWER:
+                    break
+                out = longer
+        return out
 
     def _agent(self, part: Part, answer: Sequence[Token]) -> Iterator[Candidate]:
         clause = self.clause
@@ -688,12 +738,13 @@ class _Builder:
                 if base in ("come", "be", "get", "buy", "move", "order", "fetch")
                 else "what"
             )
-            yield from self.make(self.ask(wh, part, "from"), answer, 0.1)
+            weight = 0.2 if base in ("come", "be") else 0.1
+            yield from self.make(self.ask(wh, part, "from"), self._reaching(part, answer), weight)
         elif prep == "for" and _is_amount(phrase.words):
             yield from self.make(self.ask("how much", part, "for"), answer, 0.1)
         elif prep in ("to", "for", "about", "with", "from", "of", "after", "without"):
             wh = "who" if person else "what"
-            weight = 0.1 if person or base == "be" else 0.02
+            weight = 0.16 if person or base == "be" else 0.02
             yield from self.make(self.ask(wh, part, prep), answer, weight)
 
     def _infinitive(self, part: Part) -> Iterator[Candidate]:
@@ -771,6 +822,10 @@ class _Builder:
             yield from self.make(f"What {be} the {bare} called?", thing.phrase.name, 0.15)
 
 
+def _last(part: Part) -> Token:
+    return (*part.words, *part.phrase.name)[-1] if part.phrase.name else part.words[-1]
+
+
 def _has_main(clause: Clause) -> bool:
     """Whether have or do only helps another verb here."""
     return bool(clause.middle) and clause.middle[0] not in ("to",)
@@ -828,7 +883,7 @@ def _spelt(things: str) -> str:
 def specific(answer: Sequence[Token]) -> float:
     """How unguessable an answer looks: numbers, names, colours, times."""
     low = " ".join(w.low for w in answer)
-    if any(w.tag == "#" and (w.text[0].isdigit() or w.text[0] in "£$€") for w in answer):
+    if any(re.search(r"\d", w.text) for w in answer):
         return 0.2
     if any(w.tag == "N" for w in answer):
         return 0.2

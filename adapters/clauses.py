@@ -19,6 +19,10 @@ _DEPENDENT = frozenset(
 )
 _PARTICLES = frozenset("up out off down away back over on in round".split())
 _IDIOMS = frozenset("once least last first all fact general case love purpose time".split())
+_INTRANSITIVE = frozenset(
+    "start stop arrive work happen appear die fail sleep live stay open close end last help ring "
+    "look stand hang lie fall rise sit stick leak run come go".split()
+)
 _CHAINED = frozenset(
     "want plan hope need like love hate start begin stop try learn have go intend mean promise "
     "decide prefer enjoy keep use continue give teach ask help finish spend".split()
@@ -136,6 +140,8 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             carried = None
         elif not fresh and reading.out and _finite(words, n, carried):
             clause, end = _predicate(words, n, carried, front)
+        elif (turned := _turned(words, n, front)) is not None:
+            clause, end = turned
         else:
             part, end = _part(words, n)
             if part is not None and _opens(words, end, part):
@@ -151,6 +157,22 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
         front, fresh, changed = [], False, False
         n = max(end, n + 1)
     return reading.out
+
+
+def _turned(words: Sequence[Token], n: int, front: list[Part]) -> tuple[Clause, int] | None:
+    """ "In the hall hangs a map": the verb before its subject."""
+    token = words[n]
+    base = next((b for b, kind in token.verb if kind in ("third", "past", "base")), "")
+    if not front or front[-1].kind != "place" or base not in _STANDING:
+        return None
+    found = phrase(words, n + 1, subject=False)
+    if found is None or found.head.tag in ("S", "O"):
+        return None
+    tense = "past" if token.can("past") and not token.can("base", "third") else "present"
+    return Clause(found, "", (), base, tense, tuple(front)), found.end
+
+
+_STANDING = frozenset("hang stand lie live sit sleep grow hide come".split())
 
 
 def _from_now(words: Sequence[Token], n: int) -> int:
@@ -192,6 +214,8 @@ def _opens(words: Sequence[Token], end: int, part: Part) -> bool:
         end += 1
     if end >= len(words) or part.kind == "object":
         return False
+    if part.kind == "place" and any(b in _STANDING for b, _ in words[end].verb):
+        return True
     return words[end].tag in ("S", "D", "N", "w", "P")
 
 
@@ -224,6 +248,10 @@ def _subject(reading: _Reading, n: int) -> Phrase | None:
         inner = phrase(words, at + 1, subject=True)
         if inner is not None and inner.head.tag != "S" and not _finite(words, at, found):
             whole = tuple(words[n : inner.end])
+            if words[inner.end : inner.end + 1] and words[inner.end].tag == ",":
+                aside = _aside(reading, replace(found, words=whole), inner.end + 1)
+                if aside is not None:
+                    return aside
             if _finite(words, inner.end, replace(found, joined=found.joined)):
                 return replace(found, words=whole, end=inner.end)
     if at < len(words) and words[at].tag == ",":
@@ -619,6 +647,12 @@ def _predicate(
     middle += chain
     parts, at = _parts(words, at, base)
     changed = False
+    if subject is not None and not first and main is not None and subject.words[0].tag == "w":
+        bare = not any(p.kind in ("object", "infinitive") for p in parts) and tense == "past"
+        if bare and main.can("participle") and base not in _INTRANSITIVE:
+            if not belongs(subject.head.low, "kin", "role") and subject.head.tag == "w":
+                first, passive = "were" if subject.plural else "was", True  # "boots resoled"
+                middle.insert(0, main.low)
     if negative and parts and words[at : at + 1] and words[at].low == "but":
         other, end = _parts(words, at + 1, base)
         same = [p for p in parts if other and p.kind != other[0].kind]
@@ -705,6 +739,9 @@ def _chain(words: Sequence[Token], at: int, base: str) -> tuple[int, list[str]]:
         ):
             chain += ["to", following.low]
             at += 2
+        elif base == "get" and token.low in ("married", "divorced", "engaged", "dressed"):
+            chain.append(token.low)
+            at += 1
         elif token.can("ing") and base in _CHAINED and not chain and token.tag == "w":
             chain.append(token.low)
             at += 1
@@ -744,6 +781,9 @@ def _parts(words: Sequence[Token], at: int, base: str) -> tuple[list[Part], int]
                 break
         elif token.low in _ASSERTING and time_end(words, at) == at:
             break
+        if [w.low for w in words[at : at + 2]] == ["these", "days"]:
+            at += 2
+            continue
         if token.low in ("any", "anymore") and [w.low for w in words[at : at + 2]] == [
             "any",
             "more",

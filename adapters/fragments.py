@@ -182,7 +182,7 @@ def _segment(
     ):  # fmt: skip
         yield from _stated(words, thing, scene, first=first)
         return
-    weight = 0.32 if first else 0.12
+    weight = 0.4 if first else 0.25
     if re.search(r"\b(?:my|our)\b", thing):
         weight += 0.05
     if not content_words(thing):
@@ -244,7 +244,7 @@ def _dated(
         return
     key_words = tokens(scene.text, at, at + len(line.key))
     question = finished(["when is", thing if value[0].tag in ("D", "N") else f"my {thing}"])
-    yield from _made(question, key_words, 0.15)
+    yield from _made(question, key_words, 0.28)
 
 
 def _cell(
@@ -265,7 +265,7 @@ def _cell(
         if asked
         else finished([f"what is the {column} of", thing, tail])
     )
-    yield from _made(question, value, 0.12)
+    yield from _made(question, value, 0.28)
 
 
 def verbless(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candidate]:
@@ -300,13 +300,13 @@ def verbless(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candi
     if end > at:
         body = words[at:end] if words[at].tag != "P" else words[at + 1 : end]
         if not any(belongs(w.low, "vague_time") for w in body):
-            yield from _made(finished([f"when {be}", thing]), body, 0.12)
+            yield from _made(finished([f"when {be}", thing]), body, 0.32)
     elif words[at].tag == "P" and words[at].low in PLACES:
         place = phrase(words, at + 1, subject=False)
         if place is not None and not is_person(place, scene):
             body = words[at : place.end]
             body = body[1:] if words[at].low in ("in", "on", "at") else body
-            yield from _made(finished([f"where {be}", thing]), body, 0.15)
+            yield from _made(finished([f"where {be}", thing]), body, 0.36)
 
 
 def _quantity(found: Phrase, about: str, scene: Scene) -> Iterator[Candidate]:
@@ -323,7 +323,7 @@ def _quantity(found: Phrase, about: str, scene: Scene) -> Iterator[Candidate]:
         about if re.match(r"(?:my|our|the)\b", about) or about[0].isupper() else f"my {about}"
     )
     answer = [*numbers, rest[0]] if measured else numbers
-    yield from _made(finished([f"how many {things} are for", for_what]), answer, 0.15)
+    yield from _made(finished([f"how many {things} are for", for_what]), answer, 0.3)
 
 
 def _made(question: str | None, answer: Sequence[Token], weight: float) -> Iterator[Candidate]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 from acclimate.adapters.asking import Candidate, Scene, asked, is_person, tidy
 from acclimate.adapters.clauses import Clause, Phrase, clauses
-from acclimate.adapters.fragments import keyed, verbless
+from acclimate.adapters.fragments import keyed, topic, verbless
 from acclimate.adapters.grammar import belongs, stem
 from acclimate.adapters.notes import Line, lines
 from acclimate.adapters.words import Token, time_end, tokens
 
 WORTH = 0.5  # from here on a pair is worth learning
-MOST_WORTH_OF_SENTENCE = 2
+MOST_WORTH_OF_SENTENCE = 3
 WORDS_PER_WORTH = 12.5  # a note has at most one pair that is worth learning for so many words
 
 
@@ -161,6 +161,10 @@ class _Memory:
         """A new section forgets the persons of the last one."""
         if line.headings != self.section:
             self.section, self.people, self.thing = line.headings, {}, {}
+            about = topic(line.headings, Scene("", {}, self.persons))
+            if about is not None and re.fullmatch(r"[A-Z][\w'’-]+", about) and not line.letter:
+                if about.lower() in self.persons:
+                    self.people[about] = "?"
         self.letter = line.letter
 
     def for_clause(self, clause: Clause) -> dict[str, str]:
@@ -224,7 +228,7 @@ class _Memory:
 
 
 def _best(text: str, line: Line, candidates: list[Candidate]) -> list[Asked]:
-    """The candidates as pairs; at most two of a sentence stay worth learning."""
+    """The candidates as pairs; at most three of a sentence, of different answers, stay worth it."""
     out: list[Asked] = []
     worth: list[tuple[int, int]] = []
     start = line.start + len(line.text) - len(line.whole) if line.whole else line.start
@@ -236,7 +240,7 @@ def _best(text: str, line: Line, candidates: list[Candidate]) -> list[Asked]:
             continue
         weight = each.weight
         if weight >= WORTH:
-            if len(worth) >= MOST_WORTH_OF_SENTENCE:
+            if len(worth) >= MOST_WORTH_OF_SENTENCE or (each.start, each.end) in worth:
                 weight = WORTH - 0.01
             else:
                 worth.append((each.start, each.end))

@@ -13,7 +13,7 @@ from importlib import resources
 
 from acclimate.adapters.grammar import capitalised, is_personal, past, third
 
-_AUX = "am|is|are|was|were|can|could|will|would|should|must|may|might|have|has|had"
+_AUX = "am|is|are|was|were|can['’]t|can|could|will|would|should|must|may|might|have|has|had"
 _PRONOUN = r"(?:I|we|you|he|she|they|it)"
 _SUBJECT = (
     r"(?:(?:my|our|the|your|his|her|their)\s+[\w'’-]+(?:\s+and\s+I)?"
