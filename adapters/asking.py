@@ -142,7 +142,7 @@ def _is_of_thing(phrase: Phrase) -> bool:
 
 def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
     """Every question that the clause answers, in no order; some are worth little."""
-    builder = _Builder(clause, scene)
+    builder = Builder(clause, scene)
     if clause.dependent or clause.tense == "former":
         return
     if clause.there:
@@ -156,7 +156,7 @@ def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
     yield from builder.subject()
 
 
-class _Builder:
+class Builder:
     """Makes the questions of one clause."""
 
     def __init__(self, clause: Clause, scene: Scene) -> None:
@@ -164,6 +164,11 @@ class _Builder:
         self.who = "I" if clause.subject is None else self._subject(clause.subject)
         head = "i" if clause.subject is None else clause.subject.head.low
         self.owner = head if head in ("he", "she", "it", "they") else self._pronoun()
+        if self.owner in ("", "it") or head in ("i", "we"):
+            whom = [p.phrase for p in clause.parts if p.kind == "object"]
+            if len(whom) > 1 and whom[0].head.tag in ("N", "w") and whom[0].head.low not in ("it",):
+                found = [p for p in self._pronouns() if p in ("his", "her")]
+                self.owner = _POSSESSIVE[found[0]] if found else self.owner
         self.mine = head in ("i", "we")
         negated = clause.first in ("don't", "doesn't", "didn't")
         self.never = "never" if negated else ""
@@ -279,8 +284,10 @@ class _Builder:
                 if part.kind in ("object", "complement", "infinitive"):
                     return None
                 continue
-            if part.kind in ("place", "with") and len(" ".join([*out, said]).split()) > 12:
-                continue
+            if part.kind in ("place", "with") and (
+                len(content_words(" ".join([self.who or "", *out]))) >= 3
+            ):
+                continue  # what is said so far is enough
             out.append(said)
         return out
 
@@ -321,6 +328,8 @@ class _Builder:
             return
         if low[0] in _POSSESSIVE and not self.owner:
             return
+        if any(w in ("one", "ones") and n and answer[n - 1].tag != "#" for n, w in enumerate(low)):
+            return
         if any(w in ("something", "nothing", "everything", "anything") for w in low):
             return
         content = content_words(question)
@@ -360,10 +369,14 @@ class _Builder:
             or (self.who or "").startswith(("my ", "our "))
         ):
             base += 0.1
-        elif subject.head.tag == "N" or is_person(subject, self.scene):
+        elif subject.words[0].low not in ("a", "an") and (
+            subject.head.tag == "N" or is_person(subject, self.scene)
+        ):
             base += 0.05
         elif subject.head.low in ("he", "she", "it", "they"):
             base -= 0.05
+        elif subject.words[0].low in ("a", "an"):
+            base -= 0.25
         elif subject.words[0].low in ("the",):
             base -= 0.02
         else:
@@ -428,6 +441,9 @@ class _Builder:
     def _object(self, part: Part) -> Iterator[Candidate]:
         phrase, clause = part.phrase, self.clause
         words = phrase.words
+        objects = [p for p in clause.parts if p.kind == "object"]
+        if len(objects) > 1 and part is objects[0]:
+            return  # "bought Emrys a sextant": whom, not what
         if phrase.head.tag in ("S", "O"):
             return
         answer = (*words, *phrase.name) if not _apart(phrase) else words
@@ -466,7 +482,7 @@ class _Builder:
             return
         if phrase.name and words[0].low in ("a", "an"):
             return
-        weight = 0.05 if words[0].low not in ("a", "an", "some") else 0.0
+        weight = 0.08 if words[0].low not in ("a", "an", "some") else 0.0
         if base == "have" and words[0].low in ("a", "an", "no", "some") and not phrase.name:
             weight -= 0.1
         if is_person(phrase, self.scene) or (belongs(base, "who") and words[0].tag == "N"):
@@ -511,7 +527,10 @@ class _Builder:
         be = clause.first if clause.first in ("is", "are", "was", "were", "am") else "is"
         answer = (*words, *phrase.name) if not _apart(phrase) else words
         who = self.who
-        if clause.base in ("name", "call", "christen"):
+        if clause.base in ("paint", "dye"):
+            yield from self.make(self.ask("what colour", part), answer, 0.3)
+            return
+        if clause.base in ("name", "call", "christen", "nickname"):
             yield from self.make(self.ask("what", part), answer, 0.45)
             return
         if who is None or clause.base != "be":
@@ -775,7 +794,9 @@ class _Builder:
         verbs = self._verbs()
         if verbs is None:
             return
-        weight = 0.12 if person and named else 0.0 if person or named else -0.25
+        weight = 0.04 if person and named else 0.0 if person or named else -0.25
+        if subject.words[0].low in ("my", "our") and clause.tense == "present":
+            weight -= 0.1
         wh = "who" if person else "what"
         if not person and named and subject.words[0].tag != "N":
             wh = "what"

@@ -88,6 +88,9 @@ class Clause:
     front: int = 0  # how many of the parts stood before the subject
 
 
+_UNKNOWN = Phrase((Token("it", 0, 0, "S"),), Token("it", 0, 0, "S"), 0)
+
+
 @dataclass
 class _Reading:
     words: Sequence[Token]
@@ -108,6 +111,13 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             assert found is not None
             clause, end = _predicate(words, found.end, found, [])
             reading.out.append(replace(clause, dependent=True))
+            n = max(end, n + 1)
+            continue
+        if low in ("who", "which", "that") and n and _finite(words, n + 1, None):
+            found = _before(reading, n)
+            clause, end = _predicate(words, n + 1, found or _UNKNOWN, [])
+            if found is not None:
+                reading.out.append(clause)
             n = max(end, n + 1)
             continue
         if token.tag == "(":
@@ -157,6 +167,16 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
         front, fresh, changed = [], False, False
         n = max(end, n + 1)
     return reading.out
+
+
+def _before(reading: _Reading, n: int) -> Phrase | None:
+    """The phrase that a "who" or "which" after a comma means."""
+    if not reading.out or not reading.out[-1].parts:
+        return None
+    words, last = reading.words, reading.out[-1].parts[-1]
+    here = n - 1 if words[n - 1].tag == "," else n
+    sure = words[n - 1].tag == "," and last.kind != "time" and last.phrase.end == here
+    return last.phrase if sure and last.phrase.head.tag not in ("S", "O") else None
 
 
 def _turned(words: Sequence[Token], n: int, front: list[Part]) -> tuple[Clause, int] | None:
@@ -237,6 +257,8 @@ def _subject(reading: _Reading, n: int) -> Phrase | None:
     words = reading.words
     if n >= len(words) or words[n].tag not in ("S", "D", "N", "w", "#", "'"):
         return None
+    if words[n].low == "who":
+        return None
     found = phrase(words, n, subject=True)
     if found is None:
         return None
@@ -254,6 +276,10 @@ def _subject(reading: _Reading, n: int) -> Phrase | None:
                     return aside
             if _finite(words, inner.end, replace(found, joined=found.joined)):
                 return replace(found, words=whole, end=inner.end)
+    if at < len(words) and words[at].low in ("who", "that", "which") and found.head.tag != "S":
+        _, end = _predicate(words, at + 1, found, [])
+        if end > at + 1 and _finite(words, end, found):
+            return replace(found, words=tuple(words[n:end]), end=end)
     if at < len(words) and words[at].tag == ",":
         aside = _aside(reading, found, at + 1)
         if aside is not None:
@@ -559,7 +585,7 @@ def _part(words: Sequence[Token], n: int) -> tuple[Part | None, int]:
         inner = phrase(words, n + 1, subject=False)
         if inner is None and n + 2 < len(words) and words[n + 1].tag == "P":  # "from under the bed"
             inner = phrase(words, n + 2, subject=False)
-        if inner is None:
+        if inner is None or inner.head.low in ("i", "he", "she", "we", "they", "who"):
             return None, n + 1
         inner = _apposed(words, inner)
         kind = "place" if token.low in PLACES else "with"
@@ -645,7 +671,7 @@ def _predicate(
             tense = "future"
     at, chain = _chain(words, at, base)
     middle += chain
-    parts, at = _parts(words, at, base)
+    parts, at = _parts(words, at, base, passive)
     changed = False
     if subject is not None and not first and main is not None and subject.words[0].tag == "w":
         bare = not any(p.kind in ("object", "infinitive") for p in parts) and tense == "past"
@@ -759,7 +785,12 @@ def _chain(words: Sequence[Token], at: int, base: str) -> tuple[int, list[str]]:
     return at, chain
 
 
-def _parts(words: Sequence[Token], at: int, base: str) -> tuple[list[Part], int]:
+_NAMING = frozenset("name call christen nickname".split())
+
+
+def _parts(
+    words: Sequence[Token], at: int, base: str, passive: bool = False
+) -> tuple[list[Part], int]:
     parts: list[Part] = []
     while at < len(words) and len(parts) < 7:
         token = words[at]
@@ -781,7 +812,7 @@ def _parts(words: Sequence[Token], at: int, base: str) -> tuple[list[Part], int]
                 break
         elif token.low in _ASSERTING and time_end(words, at) == at:
             break
-        if [w.low for w in words[at : at + 2]] == ["these", "days"]:
+        if [w.low for w in words[at : at + 2]] in (["these", "days"], ["all", "over"]):
             at += 2
             continue
         if token.low in ("any", "anymore") and [w.low for w in words[at : at + 2]] == [
@@ -809,13 +840,15 @@ def _parts(words: Sequence[Token], at: int, base: str) -> tuple[list[Part], int]
                 continue
             break
         part, end = _part(words, at)
-        if base in ("name", "call", "christen") and token.low in ("her", "his") and part:
+        if base in _NAMING and token.low in ("her", "his") and part:
             part, end = Part("object", Phrase((token,), token, at + 1), "", (token,)), at + 1
         if part is not None:
             objects = [p for p in parts if p.kind in ("object", "complement")]
             if part.kind == "object" and base in ("be", "become", "remain") and not objects:
                 part = replace(part, kind="complement")
-            elif part.kind == "object" and objects and base in ("name", "call", "christen"):
+            elif part.kind == "object" and base in _NAMING and (objects or passive):
+                part = replace(part, kind="complement")
+            elif part.kind == "object" and base in ("paint", "dye") and passive and not objects:
                 part = replace(part, kind="complement")
             elif part.kind == "object" and _finite(words, end, part.phrase):
                 break  # "and the hens lay": another statement

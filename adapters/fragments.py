@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from acclimate.adapters.asking import (
     LONGEST_ANSWER,
+    Builder,
     Candidate,
     Scene,
     _spelt,
@@ -58,7 +59,7 @@ def topic(headings: Sequence[str], scene: Scene) -> str | None:
             here = Scene(text, scene.meant, scene.persons)
             inside = tokens(text, 0, len(text))
         said = here.said(inside)
-        if said is not None:
+        if said is not None and not found.joined:
             return said
     return None
 
@@ -80,6 +81,13 @@ def keyed(line: Line, scene: Scene) -> Iterator[Candidate]:
         return
     if belongs(key[0].low, "day", "month") or time_end(key, 0) == len(key):
         yield from _dated(line, value, key, scene)
+        return
+    if key[0].tag in ("B", "A", "C", "P", "O") or all(_is_generic(w) for w in key):
+        return
+    if key[0].can("base") and len(key) == 1 and not belongs(key[0].low, "belongings", "role"):
+        return
+    yield from _related(value, key, line, scene)
+    if any(w.tag == "S" for w in key):
         return
     thing = _thing(line.key, key, about, scene)
     if thing is None:
@@ -126,19 +134,26 @@ def _thing(text: str, key: Sequence[Token], about: str | None, scene: Scene) -> 
     owned = key[0].low in ("my", "our", "the", "a", "an") or said.startswith(("my ", "our "))
     named = key[0].tag == "N" and key[0].text[0].isupper() and not text.isupper()
     kin = belongs(key[0].low, "kin")
-    if key[0].tag == "w":
+    if (
+        key[0].tag == "w"
+        or (len(key) == 1 or key[1].text.islower())
+        and not (
+            key[0].low in scene.persons or belongs(key[0].low, "title") or key[0].text.isupper()
+        )
+    ):
+        named = False
         said = said[:1].lower() + said[1:] if not kin or said.startswith("my") else said.lower()
     if about is None:
         lone = owned or named and (len(key) == 1 or belongs(key[0].low, "title"))
         return said if lone or any(w.tag == "'" for w in key) else f"my {said}"
-    plural = re.fullmatch(r".*[^s]s|.*sses", about) and not about.startswith(("my dad", "my mum"))
-    personal = key[0].tag == "N" or kin
-    if plural and " " not in about.removeprefix("the ").removeprefix("my ")[:0]:
-        single = _single(about)
+    personal = kin or key[0].tag == "N" and (key[0].low in scene.persons or len(key) > 1)
+    if re.search(rf"\b(?:{_ATTRIBUTES})$", about):
         whose = f"my {said}" if kin and not said.startswith("my") else said
-        if personal and not owned or kin:
-            return f"{whose}'s {_bare(single)}"
-        return f"the {_bare(single)} of {said if owned else f'the {said}'}"
+        if kin or named and not owned:
+            return f"{_proper(text, key, whose)}'s {_bare(_single(about))}"
+        return f"the {_bare(_single(about))} of {said if owned else f'the {said}'}"
+    if re.search(r"[^s]s$", about) and not re.match(r"(?:my|our)\b|.*'s ", about):
+        return said if owned else f"my {said}"
     if owned:
         return said
     if about[0].isupper() or "'s " in about and about.startswith(("my ", "our ")):
@@ -149,6 +164,16 @@ def _thing(text: str, key: Sequence[Token], about: str | None, scene: Scene) -> 
     if personal:
         return f"{said} on {mine}" if not named else said
     return f"the {said} of {mine}"
+
+
+_ATTRIBUTES = (
+    "birthdays|numbers|codes|passwords|pins|sizes|prices|names|addresses|colours|colors|ages|heights"
+    "|weights|jobs|allergies|favourites|anniversaries|shifts|emails"
+)
+
+
+def _proper(text: str, key: Sequence[Token], said: str) -> str:
+    return said if said.startswith("my ") else text.strip()
 
 
 def _bare(text: str) -> str:
@@ -171,6 +196,16 @@ def _segment(
         words = words[1:]
     while words and words[-1].tag in ('"', "”", "!", ".", "?", "…"):
         words = words[:-1]
+    if words and words[0].tag == "w" and words[0].can("base") and not words[0].can("ing"):
+        after = words[1] if len(words) > 1 else None
+        if (
+            after is not None
+            and after.tag in ("D", "O", "P", "A")
+            or first
+            and after is None
+            and (words[0].verb[0][0] in ("ask", "begin", "sort", "check", "call", "ring"))
+        ):
+            return  # a task
     if not words or len(words) > LONGEST_ANSWER + 4:
         return
     last = key[-1].low
@@ -189,7 +224,8 @@ def _segment(
         return
     if time_end(words, 0) == len(words):
         wh, weight = "when", weight + 0.05
-    elif head.tag == "P" and head.low in PLACES:
+        words = words[1:] if head.tag == "P" and head.low in ("on", "at", "in", "by") else words
+    elif head.tag == "P" and head.low in PLACES and first:
         wh = "where"
         words = words[1:] if head.low in ("in", "on", "at") else words
     elif belongs(words[-1].low, "colour") and len(words) <= 3:
@@ -201,11 +237,14 @@ def _segment(
     elif head.tag in ("w", "N", "#", "D"):
         wh = "what"
         found = phrase(words, 0, subject=False)
-        if found is not None and first:
+        if found is not None and first and len(words) > LONGEST_ANSWER:
             words = words[: found.end]
         if not first and head.tag not in ("N", "#"):
             return
         weight -= 0.0 if first else 0.1
+        if not any(w.tag in ("N", "#") or re.search(r"\d", w.text) for w in words):
+            best = re.search(r"\b(?:best|worst|favou?rite|first|last|least|most)\b", thing)
+            weight -= -0.05 if best else 0.1
     else:
         return
     if measure:
@@ -226,6 +265,25 @@ def _stated(words: list[Token], thing: str, scene: Scene, *, first: bool) -> Ite
     for clause in clauses([subject, *be, *words])[:1]:
         for candidate in asked(clause, here):
             yield replace(candidate, weight=candidate.weight + (0.05 if first else 0.0))
+
+
+def _related(
+    value: list[Token], key: Sequence[Token], line: Line, scene: Scene
+) -> Iterator[Candidate]:
+    """ "Instrument I play at home: the ocarina" → "Which instrument do I play at home?"."""
+    noun = phrase(key, 0, subject=False)
+    if noun is None or noun.end >= len(key) or noun.head.tag in ("S", "O"):
+        return
+    rest = key[noun.end + 1 :] if key[noun.end].low in ("that", "which", "who") else key[noun.end :]
+    if not rest or rest[0].tag != "S":
+        return
+    thing = Scene(line.key).said([w for w in noun.words if w.tag != "D"])
+    for clause in clauses(rest)[:1]:
+        pieces = _segments(value)
+        if thing and clause.parts is not None and pieces and not _is_generic(noun.head):
+            builder = Builder(clause, Scene(line.key, scene.meant, scene.persons))
+            question = builder.ask(f"which {thing[:1].lower() + thing[1:]}", None)
+            yield from _made(question, pieces[0], 0.45)
 
 
 def _dated(

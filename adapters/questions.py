@@ -66,8 +66,10 @@ def _read(text: str, line: Line) -> _Read:
 def _is_clause(key: str) -> bool:
     """Whether what stands before a colon or dash is a sentence of its own."""
     words = tokens(key, 0, len(key))
-    return any(w.tag in ("S", "X") for w in words) or bool(
-        [c for c in clauses(words) if c.subject is not None and c.parts]
+    if words and words[0].tag == "B":
+        return False
+    return any(w.tag == "X" for w in words) or any(
+        c.subject is not None and c.parts and c.subject.words[0] is words[0] for c in clauses(words)
     )
 
 
@@ -167,6 +169,16 @@ class _Memory:
                     self.people[about] = "?"
         self.letter = line.letter
 
+    def name(self, key: str) -> None:
+        """In "Leather: I get it from Yeovil" it is the leather."""
+        words = tokens(key, 0, len(key))
+        if words and words[0].tag in ("w", "N", "D"):
+            said = Scene(key).said(words)
+            if said is not None and not any(w.tag == "S" for w in words):
+                owned = words[0].tag == "D" or key.split()[0].lower() in self.persons
+                said = said if owned else f"my {said[:1].lower()}{said[1:]}"
+                self.thing = {"it": said, "they": said}
+
     def for_clause(self, clause: Clause) -> dict[str, str]:
         meant = self.meant
         pet = self.thing.get("pet")
@@ -183,7 +195,7 @@ class _Memory:
         for phrase in ([subject] if subject else []) + [p.phrase for p in clause.parts]:
             if phrase.head.tag in ("S", "O"):
                 continue
-            if is_person(phrase, scene):
+            if is_person(phrase, scene) and phrase.words[0].low not in ("a", "an", "some"):
                 self._person(phrase, scene)
         for phrase in ([subject] if subject else []) + objects:
             if phrase.head.tag in ("S", "O", "#") or is_person(phrase, scene):

@@ -36,7 +36,7 @@ PREPOSITIONS = frozenset(
     "inside outside opposite between over round around against off along across beyond past up "
     "down through among into onto out during until till since before after as like than towards "
     "toward via per within beneath underneath alongside next upon next-to in-front-of on-top-of "
-    "out-of because-of instead-of due-to thanks-to close-to up-to except despite".split()
+    "out-of as-far-as because-of instead-of due-to thanks-to close-to up-to except despite".split()
 )
 PLACES = frozenset(
     "in on at under behind beside near above below inside outside opposite between over round "
@@ -44,7 +44,7 @@ PLACES = frozenset(
     "in-front-of on-top-of by through upon within among up down close-to past out-of".split()
 )
 _COMPOUND = {
-    ("next", "to"), ("in", "front", "of"), ("on", "top", "of"), ("out", "of"), ("because", "of"),
+    ("next", "to"), ("as", "far", "as"), ("in", "front", "of"), ("on", "top", "of"), ("out", "of"), ("because", "of"),
     ("instead", "of"), ("due", "to"), ("thanks", "to"), ("close", "to"), ("up", "to"),
 }  # fmt: skip
 _CLAUSAL = frozenset(
@@ -64,7 +64,7 @@ HAVE = frozenset("have has had 've haven't hasn't hadn't".split())
 DO = frozenset("do does did don't doesn't didn't".split())
 NEGATIONS = frozenset("not never no n't hardly neither nor".split())
 _ADVERBS = frozenset(
-    "always usually mostly often never ever also only just still already now then again soon later too very quite rather almost nearly about even both well here there "
+    "once twice always usually mostly often never ever also only just still already now then again soon later too very quite rather almost nearly about even both well here there "
     "away back home together alone abroad upstairs downstairs indoors outdoors today tomorrow "
     "yesterday tonight sometimes recently lately currently finally actually really "
     "exactly probably perhaps maybe not instead anyway however therefore else yet ago "
