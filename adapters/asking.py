@@ -54,7 +54,7 @@ class Scene:
     meant: Mapping[str, str] = field(default_factory=dict)  # "he" → "Uncle Bo"
     persons: frozenset[str] = frozenset()  # names in lower case
     dated: bool = False  # under the date of a day
-    listed: bool = False
+    painted: bool = False  # the sentence before told of painting
 
     def plain(self, words: Sequence[Token]) -> str:
         """The words as the note has them, on one line."""
@@ -81,7 +81,10 @@ class Scene:
                     shown = self.meant[pronoun] + ("'s" if own else "")
                 else:
                     return None
-            elif low in _DANGLING:
+            elif low in _DANGLING and not (
+                (low == "other" and after is not None and after.low in ("side", "end"))
+                or (n and low in ("who", "that", "which"))
+            ):
                 return None
             elif n == 0 and belongs(low, "home_kin") and shown[0].isupper() and word.tag != "'":
                 shown = f"my {low}"
@@ -90,7 +93,8 @@ class Scene:
             elif n == 0 and low == "the" and _ours(words):
                 shown = "our"
             elif n == 0 and word.tag != "N" and low != "i":
-                shown = shown[:1].lower() + shown[1:] if not shown.isupper() else shown
+                kept = shown.isupper() and len(shown) > 1
+                shown = shown if kept else shown[:1].lower() + shown[1:]
             if low == "new" and n == 1 and words[0].low in ("my", "our", "the"):
                 continue
             spaced = n > 0 and self.text[words[n - 1].end : word.start] != ""
@@ -373,6 +377,8 @@ class Builder:
             subject.head.tag == "N" or is_person(subject, self.scene)
         ):
             base += 0.05
+        elif subject.head.low == "you":
+            base += 0.05
         elif subject.head.low in ("he", "she", "it", "they"):
             base -= 0.05
         elif subject.words[0].low in ("a", "an"):
@@ -482,7 +488,7 @@ class Builder:
             return
         if phrase.name and words[0].low in ("a", "an"):
             return
-        weight = 0.08 if words[0].low not in ("a", "an", "some") else 0.0
+        weight = 0.1 if words[0].low not in ("a", "an", "some") else 0.05
         if base == "have" and words[0].low in ("a", "an", "no", "some") and not phrase.name:
             weight -= 0.1
         if is_person(phrase, self.scene) or (belongs(base, "who") and words[0].tag == "N"):
@@ -690,7 +696,7 @@ class Builder:
         elif be in ("will", "shall", "can", "must"):
             verb = f"{be} {clause.base}"
         thing = {"I": "me", "we": "us"}.get(self.who, self.who)
-        yield from self.make(finished([who, verb, thing, *rest]), answer, 0.18)
+        yield from self.make(finished([who, verb, thing, *rest]), answer, 0.25)
 
     def _time(self, part: Part) -> Iterator[Candidate]:
         words = part.words
@@ -757,7 +763,7 @@ class Builder:
                 if base in ("come", "be", "get", "buy", "move", "order", "fetch")
                 else "what"
             )
-            weight = 0.2 if base in ("come", "be") else 0.1
+            weight = 0.34 if base in ("come", "be") else 0.14
             yield from self.make(self.ask(wh, part, "from"), self._reaching(part, answer), weight)
         elif prep == "for" and _is_amount(phrase.words):
             yield from self.make(self.ask("how much", part, "for"), answer, 0.1)
@@ -796,7 +802,7 @@ class Builder:
             return
         weight = 0.04 if person and named else 0.0 if person or named else -0.25
         if subject.words[0].low in ("my", "our") and clause.tense == "present":
-            weight -= 0.1
+            weight -= 0.2
         wh = "who" if person else "what"
         if not person and named and subject.words[0].tag != "N":
             wh = "what"
@@ -906,7 +912,7 @@ def specific(answer: Sequence[Token]) -> float:
     low = " ".join(w.low for w in answer)
     if any(re.search(r"\d", w.text) for w in answer):
         return 0.2
-    if any(w.tag == "N" for w in answer):
+    if any(w.tag == "N" or belongs(w.low, "home_kin") for w in answer):
         return 0.2
     if any(w.tag == "#" for w in answer) or time_end(answer, 0) > 0:
         return 0.15

@@ -176,7 +176,7 @@ def _before(reading: _Reading, n: int) -> Phrase | None:
     words, last = reading.words, reading.out[-1].parts[-1]
     here = n - 1 if words[n - 1].tag == "," else n
     sure = words[n - 1].tag == "," and last.kind != "time" and last.phrase.end == here
-    return last.phrase if sure and last.phrase.head.tag not in ("S", "O") else None
+    return last.phrase if sure and last.phrase.head.tag in ("N", "w") else None
 
 
 def _turned(words: Sequence[Token], n: int, front: list[Part]) -> tuple[Clause, int] | None:
@@ -416,6 +416,7 @@ def _other_name(words: Sequence[Token], n: int, at: int, head: Token | None) -> 
         head is not None
         and at > n
         and belongs(words[at - 1].low, "month", "day")
+        and (len(words[at - 1].low) > 4 or words[at - 1].low in ("may", "june", "july"))
         and not belongs(words[at].low, "month", "day")
         and words[n].tag != "D"
     )

@@ -90,6 +90,14 @@ def keyed(line: Line, scene: Scene) -> Iterator[Candidate]:
     if any(w.tag == "S" for w in key):
         return
     thing = _thing(line.key, key, about, scene)
+    listed = about is not None and re.search(r"\b(?:list|plan|presents?|gifts?)$", about)
+    if listed and about and (key[0].low in scene.persons or belongs(key[0].low, "kin")):
+        mine = about if re.match(r"(?:my|our|the)\b", about) else f"my {about}"
+        who = Scene(line.key, scene.meant, scene.persons).said(key)
+        pieces = [p for p in _segments(value) if p[0].tag in ("w", "D", "#", "N")]
+        if pieces and len(pieces[0]) <= LONGEST_ANSWER:
+            yield from _made(finished([f"what is on {mine} for", who or line.key]), pieces[0], 0.45)
+        return
     if thing is None:
         return
     first = True
@@ -131,7 +139,11 @@ def _thing(text: str, key: Sequence[Token], about: str | None, scene: Scene) -> 
     said = here.said(key[:cut]) if cut else None
     if said is None or not re.search(r"\w", said):
         return None
-    owned = key[0].low in ("my", "our", "the", "a", "an") or said.startswith(("my ", "our "))
+    owned = (
+        key[0].tag == "D"
+        or key[0].low in ("my", "our", "the", "a", "an")
+        or said.startswith(("my ", "our "))
+    )
     named = key[0].tag == "N" and key[0].text[0].isupper() and not text.isupper()
     kin = belongs(key[0].low, "kin")
     if (
@@ -217,7 +229,7 @@ def _segment(
     ):  # fmt: skip
         yield from _stated(words, thing, scene, first=first)
         return
-    weight = 0.4 if first else 0.25
+    weight = 0.44 if first else 0.28
     if re.search(r"\b(?:my|our)\b", thing):
         weight += 0.05
     if not content_words(thing):
@@ -228,8 +240,16 @@ def _segment(
     elif head.tag == "P" and head.low in PLACES and first:
         wh = "where"
         words = words[1:] if head.low in ("in", "on", "at") else words
-    elif belongs(words[-1].low, "colour") and len(words) <= 3:
+    elif belongs(words[-1].low, "colour") and len(words) <= 2:
         wh = "what colour"
+    elif first and _is_stock(words, key):
+        many = key[-1].low.endswith("s") and key[-1].tag in ("w", "N")
+        held = re.sub(r"^my ", "", thing)
+        yield from _made(
+            finished([f"how {'many' if many else 'much'} {held} do I have"]),
+            words[:LONGEST_ANSWER], 0.38,
+        )  # fmt: skip
+        return
     elif head.tag == "#" and head.text[0] in "£$€":
         wh = "how much"
     elif belongs(key[-1].low, "role", "kin") and words[-1].tag == "N":
@@ -252,6 +272,17 @@ def _segment(
     else:
         question = finished([wh, be, thing])
     yield from _made(question, words, weight)
+
+
+def _is_stock(words: Sequence[Token], key: Sequence[Token]) -> bool:
+    """ "Brass wire: two coils", "Screws: 40"."""
+    if words[0].tag != "#" or len(words) < 2:
+        return len(words) == 1 and words[0].tag == "#" and _plural(key[-1])
+    return belongs(words[1].low, "container")
+
+
+def _plural(word: Token) -> bool:
+    return word.low.endswith("s") and not word.low.endswith(("ss", "us", "is"))
 
 
 def _stated(words: list[Token], thing: str, scene: Scene, *, first: bool) -> Iterator[Candidate]:
@@ -314,7 +345,11 @@ def _cell(
     if said is None or len(value) > LONGEST_ANSWER or not column:
         return
     thing = (
-        said if key[0].tag in ("N", "#", "D") else f"my {said}" if about is None else f"the {said}"
+        said
+        if key[0].tag in ("N", "#", "D") or key[-1].tag == "#"
+        else f"my {said}"
+        if about is None
+        else f"the {said}"
     )
     tail = "" if about is None else f"on {about}" if about.startswith(("my", "our", "the")) else ""
     asked = _WH_COLUMNS.get(column)
@@ -364,7 +399,7 @@ def verbless(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candi
         if place is not None and not is_person(place, scene):
             body = words[at : place.end]
             body = body[1:] if words[at].low in ("in", "on", "at") else body
-            yield from _made(finished([f"where {be}", thing]), body, 0.36)
+            yield from _made(finished([f"where {be}", thing]), body, 0.46)
 
 
 def _quantity(found: Phrase, about: str, scene: Scene) -> Iterator[Candidate]:

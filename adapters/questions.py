@@ -76,7 +76,10 @@ def _is_clause(key: str) -> bool:
 def _persons(read: list[_Read]) -> frozenset[str]:
     """First words of names that surely mean persons in this note."""
     found: set[str] = set()
+    lists: dict[tuple[str, ...], list[str]] = {}
     for each in read:
+        if each.line.key:
+            lists.setdefault(each.line.headings, []).append(each.line.key)
         for clause in each.clauses:
             for phrase in [clause.subject, *(p.phrase for p in clause.parts)]:
                 if phrase is None:
@@ -91,6 +94,10 @@ def _persons(read: list[_Read]) -> frozenset[str]:
             human = clause.base in _HUMAN or belongs(clause.base, "feeling")
             if human and not any(w.tag == "'" for w in subject.words):
                 found.add(subject.words[0].low)
+    for keys in lists.values():  # one "Dad" in a list of names makes the others persons
+        firsts = [key.split()[0].lower() for key in keys]
+        if sum(belongs(f, "home_kin", "title") or f in found for f in firsts) >= 1 < len(keys):
+            found |= {k.lower() for k in keys if re.fullmatch(r"[A-Z][a-z]+", k)}
     return frozenset(found)
 
 
@@ -109,10 +116,10 @@ def _asked(
     for each in read:
         line = each.line
         memory.enter(line)
-        scene = Scene(text, memory.meant, persons, dated=_is_dated(line.headings), listed=line.item)
+        scene = Scene(text, memory.meant, persons, dated=_is_dated(line.headings))
         out: list[Candidate] = []
         for clause in each.clauses:
-            here = replace(scene, meant=memory.for_clause(clause))
+            here = replace(scene, meant=memory.for_clause(clause), painted=memory.painted)
             out += asked(clause, here)
             memory.see(clause, here)
         if line.key:
@@ -135,7 +142,7 @@ def _is_dated(headings: tuple[str, ...]) -> bool:
 
 def _tasks(line: Line) -> float:
     words = re.findall(r"[a-z-]+", " ".join(line.headings).lower())
-    return 0.75 if any(belongs(word, "task") for word in words) else 1.0
+    return 0.9 if any(belongs(word, "task") for word in words) else 1.0
 
 
 class _Memory:
@@ -147,6 +154,7 @@ class _Memory:
         self.people: dict[str, str] = {}  # how a question names them → m, f or ?
         self.thing: dict[str, str] = {}  # it, they → the thing last spoken of
         self.letter = ""
+        self.painted = False
 
     @property
     def meant(self) -> dict[str, str]:
@@ -163,10 +171,11 @@ class _Memory:
         """A new section forgets the persons of the last one."""
         if line.headings != self.section:
             self.section, self.people, self.thing = line.headings, {}, {}
-            about = topic(line.headings, Scene("", {}, self.persons))
-            if about is not None and re.fullmatch(r"[A-Z][\w'’-]+", about) and not line.letter:
-                if about.lower() in self.persons:
-                    self.people[about] = "?"
+            for heading in line.headings if not line.letter else ():
+                about = topic([heading], Scene("", {}, self.persons))
+                if about is not None and re.fullmatch(r"[A-Z][\w'’-]+", about):
+                    if about.lower() in self.persons:
+                        self.people[about] = "?"
         self.letter = line.letter
 
     def name(self, key: str) -> None:
@@ -188,6 +197,7 @@ class _Memory:
 
     def see(self, clause: Clause, scene: Scene) -> None:
         """Remember what the clause spoke of."""
+        self.painted = clause.base in ("paint", "repaint", "dye", "respray")
         subject = clause.subject
         objects = [p.phrase for p in clause.parts if p.kind in ("object", "complement")]
         things: list[str] = []

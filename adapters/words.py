@@ -215,6 +215,8 @@ def time_end(words: list[Token], n: int) -> int:
     A preposition may open it. What is vague ("yesterday", "now") counts too.
     """
     strong, last, at = False, n, n
+    if n < len(words) and words[n].tag in ("C", ","):
+        return n
     while at < len(words):
         kind = _timeish(words, at, strong)
         if not kind:
