@@ -577,15 +577,13 @@ class Builder:
             wh = "who" if words[0].low in ("my", "our", "the") or phrase.head.tag == "N" else "what"
             yield from self.make(self.ask(wh, part), answer, 0.0 if bare else 0.15)
             return
-        if (
-            bare
-            and len(words) == 1
-            and not (
-                "favourite" in (who or "")
-                or "favorite" in (who or "")
-                or re.search(r"\bname\b", who)
-            )
-        ):
+        if bare and self.scene.painted and len(words) <= 2:
+            yield from self.make(self.ask("what colour", part), words, 0.3)
+            return
+        others = [p for p in clause.parts if p is not part]
+        if bare and any(p.prep in ("to", "of", "with", "about", "at", "for") for p in others):
+            return  # "allergic to walnuts": what to is asked elsewhere
+        if bare and len(words) == 1 and not re.search(r"\b(?:favou?rite|name)\b", who):
             weight = -0.3 if not re.match(r"(?:my|our) ", who) else -0.15
             yield from self.make(self.ask("what", part), answer, weight)
             return
@@ -804,8 +802,12 @@ class Builder:
         if subject.words[0].low in ("my", "our") and clause.tense == "present":
             weight -= 0.2
         wh = "who" if person else "what"
-        if not person and named and subject.words[0].tag != "N":
-            wh = "what"
+        if (
+            clause.front
+            and subject.words[0].start > clause.parts[0].words[-1].end
+            and (subject.words[0].low in ("a", "an"))
+        ):
+            weight += 0.45  # "In the hall hangs a map"
         yield from self.make(finished([wh, *verbs, *tail]), answer, weight)
 
     def _verbs(self) -> list[str] | None:

@@ -51,7 +51,7 @@ def topic(headings: Sequence[str], scene: Scene) -> str | None:
         inside = [w for w in found.words if w.low not in ("itself", "new")]
         if all(_is_generic(w) for w in inside):
             continue
-        if time_end(words, 0) or any(belongs(w.low, "month", "day") for w in inside):
+        if time_end(words, 0) == len(words) or any(belongs(w.low, "month", "day") for w in inside):
             continue
         here = Scene(text, scene.meant, scene.persons)
         if text.isupper():
@@ -256,6 +256,12 @@ def _segment(
         wh = "who"
     elif head.tag in ("w", "N", "#", "D"):
         wh = "what"
+        if (
+            key[0].low in scene.persons or belongs(key[0].low, "title", "kin")
+        ) and "'s" not in thing:
+            if not any(belongs(w.low, "kin", "role") for w in words):
+                return
+            wh = "who"
         found = phrase(words, 0, subject=False)
         if found is not None and first and len(words) > LONGEST_ANSWER:
             words = words[: found.end]

@@ -96,8 +96,9 @@ def _persons(read: list[_Read]) -> frozenset[str]:
                 found.add(subject.words[0].low)
     for keys in lists.values():  # one "Dad" in a list of names makes the others persons
         firsts = [key.split()[0].lower() for key in keys]
-        if sum(belongs(f, "home_kin", "title") or f in found for f in firsts) >= 1 < len(keys):
-            found |= {k.lower() for k in keys if re.fullmatch(r"[A-Z][a-z]+", k)}
+        sure = sum(belongs(f, "home_kin", "title") or f in found for f in firsts)
+        if sure and 3 * sure >= len(keys) > 1:
+            found |= {k.lower() for k in keys if re.fullmatch(r"[A-Z][a-z]{2,}", k)}
     return frozenset(found)
 
 
@@ -116,6 +117,8 @@ def _asked(
     for each in read:
         line = each.line
         memory.enter(line)
+        if line.key and each.clauses and not line.column:
+            memory.name(line.key)
         scene = Scene(text, memory.meant, persons, dated=_is_dated(line.headings))
         out: list[Candidate] = []
         for clause in each.clauses:
@@ -173,9 +176,8 @@ class _Memory:
             self.section, self.people, self.thing = line.headings, {}, {}
             for heading in line.headings if not line.letter else ():
                 about = topic([heading], Scene("", {}, self.persons))
-                if about is not None and re.fullmatch(r"[A-Z][\w'’-]+", about):
-                    if about.lower() in self.persons:
-                        self.people[about] = "?"
+                if about is not None and re.fullmatch(r"[A-Z][a-z'’-]+[^s\W]", about):
+                    self.people[about] = "?"
         self.letter = line.letter
 
     def name(self, key: str) -> None:
