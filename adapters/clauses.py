@@ -9,54 +9,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from acclimate.adapters.grammar import belongs
+from acclimate.adapters.phrases import Phrase, core, finite, phrase
 from acclimate.adapters.words import BE, DO, HAVE, MODALS, NEGATIONS, PLACES, Token, time_end
 
-_PLURALS = frozenset("people children men women feet teeth mice geese sheep cattle police".split())
 _ASSERTING = frozenset("because although though so whereas since".split())
+
+
 _DEPENDENT = frozenset(
     "when whenever while if unless until till once where how why what before after as whether "
     "wherever whatever than lest".split()
 )
+
+
 _PARTICLES = frozenset("up out off down away back over on in round".split())
+
+
 _IDIOMS = frozenset("once least last first all fact general case love purpose time".split())
+
+
 _INTRANSITIVE = frozenset(
     "start stop arrive work happen appear die fail sleep live stay open close end last help ring "
     "look stand hang lie fall rise sit stick leak run come go".split()
 )
+
+
 _CHAINED = frozenset(
     "want plan hope need like love hate start begin stop try learn have go intend mean promise "
     "decide prefer enjoy keep use continue give teach ask help finish spend".split()
 )
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """A noun phrase: `words` without its names and appositions, which stand beside it."""
-
-    words: tuple[Token, ...]
-    head: Token
-    end: int  # index of the token after it, names and all
-    name: tuple[Token, ...] = ()  # "my sister Jana", "a boat called Merrow", "our vet, Dr Obi"
-    other: tuple[Token, ...] = ()  # "Jana, my sister,"
-    joined: bool = False  # "Jana and Bo"
-
-    @property
-    def low(self) -> str:
-        return " ".join(w.low for w in self.words)
-
-    @property
-    def plural(self) -> bool:
-        low = self.head.low
-        return (
-            self.joined
-            or low in ("we", "they", "you", "both", "these", "those", "many")
-            or low in _PLURALS
-            or (
-                (self.head.tag == "w" or self.words[0].low in ("the", "misses"))
-                and low.endswith("s")
-                and not low.endswith(("ss", "us", "is"))
-            )
-        )
 
 
 @dataclass(frozen=True)
@@ -113,7 +93,7 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             reading.out.append(replace(clause, dependent=True))
             n = max(end, n + 1)
             continue
-        if low in ("who", "which", "that") and n and _finite(words, n + 1, None):
+        if low in ("who", "which", "that") and n and finite(words, n + 1, None):
             found = _before(reading, n)
             clause, end = _predicate(words, n + 1, found or _UNKNOWN, [])
             if found is not None:
@@ -148,7 +128,7 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
         elif fresh and _drops_subject(words, n):
             clause, end = _predicate(words, n, None, front)
             carried = None
-        elif not fresh and reading.out and _finite(words, n, carried):
+        elif not fresh and reading.out and finite(words, n, carried):
             clause, end = _predicate(words, n, carried, front)
         elif (turned := _turned(words, n, front)) is not None:
             clause, end = turned
@@ -223,7 +203,7 @@ def _boundary(words: Sequence[Token], n: int) -> int:
     for at in range(n + 1, len(words)):
         if words[at].tag in (",", ";", ":", "-", "C", "(", ")", ".", "?", "!", "S", '"', "“", "”"):
             return at
-        if words[at].low in _ASSERTING or words[at].low in _DEPENDENT and words[at].tag != "P":
+        if words[at].low in _ASSERTING or (words[at].low in _DEPENDENT and words[at].tag != "P"):
             return at
     return len(words)
 
@@ -268,23 +248,23 @@ def _subject(reading: _Reading, n: int) -> Phrase | None:
     if at < len(words) and words[at].tag == "P" and found.head.tag != "S" and not found.name:
         # "The key to the shed hangs": a phrase that belongs to the subject
         inner = phrase(words, at + 1, subject=True)
-        if inner is not None and inner.head.tag != "S" and not _finite(words, at, found):
+        if inner is not None and inner.head.tag != "S" and not finite(words, at, found):
             whole = tuple(words[n : inner.end])
             if words[inner.end : inner.end + 1] and words[inner.end].tag == ",":
                 aside = _aside(reading, replace(found, words=whole), inner.end + 1)
                 if aside is not None:
                     return aside
-            if _finite(words, inner.end, replace(found, joined=found.joined)):
+            if finite(words, inner.end, replace(found, joined=found.joined)):
                 return replace(found, words=whole, end=inner.end)
     if at < len(words) and words[at].low in ("who", "that", "which") and found.head.tag != "S":
         _, end = _predicate(words, at + 1, found, [])
-        if end > at + 1 and _finite(words, end, found):
+        if end > at + 1 and finite(words, end, found):
             return replace(found, words=tuple(words[n:end]), end=end)
     if at < len(words) and words[at].tag == ",":
         aside = _aside(reading, found, at + 1)
         if aside is not None:
             return aside
-    if _finite(words, at, found):
+    if finite(words, at, found):
         return replace(found, end=at)
     return None
 
@@ -294,7 +274,7 @@ def _aside(reading: _Reading, found: Phrase, n: int) -> Phrase | None:
     words = reading.words
     if n < len(words) and words[n].low in ("who", "which"):
         for at in range(n + 1, len(words)):
-            if words[at].tag == "," and _finite(words, at + 1, found):
+            if words[at].tag == "," and finite(words, at + 1, found):
                 clause, _ = _predicate(words[:at], n + 1, found, [])
                 reading.out.append(clause)
                 return replace(found, end=at + 1)
@@ -302,7 +282,7 @@ def _aside(reading: _Reading, found: Phrase, n: int) -> Phrase | None:
     inner = phrase(words, n, subject=False) if n < len(words) else None
     if inner is None or inner.end >= len(words) or words[inner.end].tag != ",":
         return None
-    if inner.head.tag in ("S", "O") or not _finite(words, inner.end + 1, found):
+    if inner.head.tag in ("S", "O") or not finite(words, inner.end + 1, found):
         return None
     return _renamed(found, inner, inner.end + 1)
 
@@ -312,265 +292,6 @@ def _renamed(found: Phrase, inner: Phrase, end: int) -> Phrase:
     if all(w.tag in ("N", "C", "'") for w in inner.words):
         return replace(found, name=inner.words, end=end)
     return replace(found, other=inner.words, name=found.name or (inner.name and names), end=end)
-
-
-def _finite(words: Sequence[Token], n: int, subject: Phrase | None) -> bool:
-    """Whether a finite verb of this subject stands at n, maybe after adverbs."""
-    while n < len(words) and (words[n].tag == "A" or words[n].low in NEGATIONS):
-        n += 1
-    if n >= len(words):
-        return False
-    token = words[n]
-    if token.tag == "X":
-        return token.low not in ("be", "been", "being")
-    if token.tag == "'":
-        return subject is not None and subject.end == n
-    kinds = {kind for _, kind in token.verb}
-    if "past" in kinds:
-        return True
-    if subject is None:
-        return bool(kinds & {"base"})
-    if subject.head.low in ("i", "we", "you", "they"):
-        return "base" in kinds
-    if subject.plural:
-        return "base" in kinds or ("third" in kinds and subject.head.tag == "N")
-    if "third" in kinds:
-        return True
-    odd = token.tag == "w" and token.low.endswith("s") and not token.low.endswith("ss")
-    return (
-        odd
-        and subject.head.tag in ("S", "N")
-        and n + 1 < len(words)
-        and not kinds
-        and (words[n + 1].tag in ("D", "P", "#"))
-    )
-
-
-def phrase(words: Sequence[Token], n: int, *, subject: bool) -> Phrase | None:
-    """The noun phrase that begins at n, or None."""
-    if n >= len(words):
-        return None
-    first = words[n]
-    if first.tag in ("S", "O"):
-        alone = Phrase((first,), first, n + 1)
-        return _joined(words, n, alone, subject) if first.low not in ("who",) else alone
-    found = _core(words, n, subject)
-    if found is None:
-        return None
-    found = _named(words, found)
-    return _joined(words, n, found, subject)
-
-
-def _core(words: Sequence[Token], n: int, subject: bool) -> Phrase | None:
-    at, head = n, None
-    while at < len(words) and words[at].tag == "D":
-        at += 1
-    determined = at > n
-    if determined and (at >= len(words) or words[at].tag not in ("w", "N", "#", "A", '"', "“")):
-        head = words[at - 1]  # "this", "some of them"
-    while at < len(words) and at - n < 14:
-        token = words[at]
-        if token.tag in ("#", "N"):
-            if token.tag == "N" and _other_name(words, n, at, head):
-                break
-            head = token
-        elif token.tag == "w":
-            if head is not None and token.low in ("last", "next") and time_end(words, at) > at:
-                break
-            if token.verb and not _is_noun(words, n, at, head, subject):
-                break
-            if head is not None and not determined and head.low in ("home", "work", "school"):
-                break
-            head = token
-        elif token.tag == "'" and head is not None and _possessive(words, at):
-            pass
-        elif token.tag == "A" and at + 1 < len(words) and (head is None or determined):
-            following = words[at + 1]
-            if following.tag != "w" or (head is not None and not following.can("participle")):
-                break
-            if head is not None:
-                break
-        elif token.tag in ('"', "“", "‘") and (end := _quoted(words, at)) > at:
-            head = words[end - 2]
-            at = end
-            continue
-        elif token.tag == "," and _adjectives(words, n, at):
-            pass
-        else:
-            break
-        at += 1
-    if head is None:
-        return None
-    while at > n and words[at - 1].tag in (",", "A"):
-        at -= 1
-    if at < len(words) and words[at].low == "of":
-        inner = phrase(words, at + 1, subject=subject)
-        if inner is not None:
-            return Phrase(tuple(words[n : inner.end]), head, inner.end)
-    return Phrase(tuple(words[n:at]), head, at)
-
-
-def _other_name(words: Sequence[Token], n: int, at: int, head: Token | None) -> bool:
-    """ "In May Jana came": a month or a day ends before another name."""
-    return (
-        head is not None
-        and at > n
-        and belongs(words[at - 1].low, "month", "day")
-        and (len(words[at - 1].low) > 4 or words[at - 1].low in ("may", "june", "july"))
-        and not belongs(words[at].low, "month", "day")
-        and words[n].tag != "D"
-    )
-
-
-def _adjectives(words: Sequence[Token], n: int, at: int) -> bool:
-    """ "a big, red dog": a comma between two adjectives before a noun."""
-    after = words[at + 1 : at + 3]
-    return (
-        words[n].low in ("a", "an", "the", "my", "our")
-        and at - n == 2
-        and len(after) == 2
-        and all(w.tag == "w" for w in after)
-        and not any(w.verb for w in after)
-    )
-
-
-def _quoted(words: Sequence[Token], at: int) -> int:
-    for end in range(at + 2, min(at + 9, len(words))):
-        if words[end].tag in ('"', "”", "’"):
-            return end + 1
-    return at
-
-
-def _possessive(words: Sequence[Token], at: int) -> bool:
-    """Whether 's makes an owner, not "is" or "has"."""
-    if at + 1 >= len(words):
-        return True
-    token = words[at + 1]
-    if token.tag in ("D", "P", "S", "X", "C", ","):
-        return False
-    if token.tag == "A" or token.low in NEGATIONS:
-        return False
-    if token.can("participle", "ing") and not token.can("base"):
-        return at + 2 < len(words) and words[at + 2].tag in ("w", "N")
-    return True
-
-
-def _is_noun(words: Sequence[Token], n: int, at: int, head: Token | None, subject: bool) -> bool:
-    """Whether a word that can be a verb is a noun (or stands before one) here."""
-    token = words[at]
-    after = words[at + 1] if at + 1 < len(words) else None
-    if head is None:
-        if at > n:
-            return True
-        if not subject:
-            return not token.can("past") or token.can("base")
-        return after is not None and (
-            after.tag == "X"
-            or after.low == "of"
-            or (after.tag == "w" and not token.can("past") and after.can("past", "third"))
-        )
-    if after is not None and (after.low == "of" or after.tag == "'"):
-        return True
-    if words[at - 1].tag in ("'", "D"):
-        return True
-    if token.can("ing") and not token.can("base"):
-        return after is not None and after.tag == "w" and not after.verb
-    if subject:
-        here = Phrase(tuple(words[n:at]), head, at)
-        if _finite(words, at, here):
-            return after is not None and after.tag == "X" and after.low not in ("had", "'d")
-        return not token.can("past")
-    if token.can("past", "participle") and not token.can("base"):
-        return False
-    third = token.can("third") and after is not None and after.tag in ("D", "O", "S")
-    return not third
-
-
-def _named(words: Sequence[Token], found: Phrase) -> Phrase:
-    """With the name that follows: "my sister Jana", "a boat called Merrow"."""
-    at = found.end
-    if at < len(words) and words[at].low in ("called", "named", "nicknamed"):
-        end = _name_end(words, at + 1)
-        if end > at + 1:
-            return replace(found, name=_unquoted(words[at + 1 : end]), end=end)
-    inside = list(found.words)
-    cut = len(inside)
-    while cut and inside[cut - 1].tag == "N":
-        cut -= 1
-    if 0 < cut < len(inside) and inside[cut - 1].tag == "w" and inside[0].tag in ("D", "w", "N"):
-        noun = inside[cut - 1]
-        plain = noun.text.islower() and not belongs(noun.low, "time", "unit", "language")
-        if plain and (inside[0].tag == "D" or belongs(noun.low, "kin", "role")):
-            return replace(found, words=tuple(inside[:cut]), head=noun, name=tuple(inside[cut:]))
-    return found
-
-
-def _name_end(words: Sequence[Token], n: int) -> int:
-    if n < len(words) and words[n].tag in ('"', "“", "‘"):
-        return max(_quoted(words, n), n)
-    at = n
-    while at < len(words) and (
-        words[at].tag in ("N", "#", "'")
-        or (words[at].tag in ("C", "P", "D") and at + 1 < len(words) and at > n
-            and words[at + 1].tag in ("N", "D") and words[at].low in ("and", "of", "the"))
-        or (at == n and words[at].tag in ("w", "D") and words[at].text[0].isupper())
-    ):  # fmt: skip
-        at += 1
-    return at
-
-
-def _unquoted(words: Sequence[Token]) -> tuple[Token, ...]:
-    return tuple(w for w in words if w.tag not in ('"', "“", "”", "‘", "’"))
-
-
-def _joined(words: Sequence[Token], n: int, found: Phrase, subject: bool) -> Phrase:
-    """With what "and" joins to it, unless another statement begins there."""
-    at = found.end
-    if at >= len(words) or found.head.low in ("i",):
-        return found
-    if words[at].tag == "," and not subject and not found.name:
-        return _listed(words, n, found)
-    if words[at].low not in ("and", "&", "or"):
-        return found
-    if at + 1 >= len(words) or words[at + 1].tag not in ("N", "D", "w", "#", "S", "O"):
-        return found
-    if words[at + 1].verb and words[at + 1].tag == "w" and not subject and (
-        words[at + 1].can("past") or not words[at + 1].can("base", "third", "ing")
-        or at + 2 < len(words) and words[at + 2].tag in ("D", "O", "P", "S", "A")
-    ):  # fmt: skip
-        return found
-    inner = phrase(words, at + 1, subject=subject)
-    if inner is None or (
-        not subject and (inner.head.tag == "S" or _finite(words, inner.end, inner))
-    ):
-        return found
-    if not subject and n and words[n - 1].tag == "P" and inner.words[0].tag == "D":
-        if words[inner.end : inner.end + 1] and words[inner.end].tag == "P":
-            return found  # "in the basket and the dog on the stairs"
-    if found.name and inner.words and all(w.tag == "N" for w in inner.words):
-        return replace(found, name=tuple(words[found.end - len(found.name) : inner.end]),
-                       end=inner.end, joined=True)  # fmt: skip
-    return Phrase(tuple(words[n : inner.end]), found.head, inner.end, joined=True)
-
-
-def _listed(words: Sequence[Token], n: int, found: Phrase) -> Phrase:
-    """ "tea, bread and jam": only lists that end with "and"."""
-    at, count = found.end, 1
-    while at < len(words) and words[at].tag == "," and count < 6:
-        if at + 1 < len(words) and words[at + 1].low in ("and", "or"):
-            break
-        inner = _core(words, at + 1, False)
-        if inner is None or inner.head.tag in ("S", "O") or _finite(words, inner.end, inner):
-            return found
-        at, count = inner.end, count + 1
-    if at < len(words) and words[at].tag == ",":
-        at += 1
-    if count < 2 or at >= len(words) or words[at].low not in ("and", "or"):
-        return found
-    inner = _core(words, at + 1, False)
-    if inner is None or inner.head.tag == "S" or _finite(words, inner.end, inner):
-        return found
-    return Phrase(tuple(words[n : inner.end]), found.head, inner.end, joined=True)
 
 
 def _part(words: Sequence[Token], n: int) -> tuple[Part | None, int]:
@@ -609,7 +330,7 @@ def _apposed(words: Sequence[Token], found: Phrase) -> Phrase:
         return found
     if time_end(words, at + 1) > at + 1 or found.head.tag in ("S", "O"):
         return found
-    inner = _core(words, at + 1, False)
+    inner = core(words, at + 1, False)
     if inner is None or inner.head.tag in ("S", "O"):
         return found
     if inner.end < len(words) and words[inner.end].tag not in (",", ".", ";", "C", "-", "!", "P"):
@@ -683,7 +404,7 @@ def _predicate(
     if negative and parts and words[at : at + 1] and words[at].low == "but":
         other, end = _parts(words, at + 1, base)
         same = [p for p in parts if other and p.kind != other[0].kind]
-        if other and len(same) < len(parts) and not _finite(words, end, other[-1].phrase):
+        if other and len(same) < len(parts) and not finite(words, end, other[-1].phrase):
             parts, at, negative, changed = [*same, *other], end, False, True
     clause = Clause(
         subject, first, tuple(middle), base, tense, (*front, *parts), tuple(adverbs), passive,
@@ -766,16 +487,15 @@ def _chain(words: Sequence[Token], at: int, base: str) -> tuple[int, list[str]]:
         ):
             chain += ["to", following.low]
             at += 2
-        elif base == "get" and token.low in ("married", "divorced", "engaged", "dressed"):
-            chain.append(token.low)
-            at += 1
-        elif token.can("ing") and base in _CHAINED and not chain and token.tag == "w":
+        elif (base == "get" and token.low in ("married", "divorced", "engaged", "dressed")) or (
+            token.can("ing") and base in _CHAINED and not chain and token.tag == "w"
+        ):
             chain.append(token.low)
             at += 1
         elif token.low in _PARTICLES and base != "be" and (
             following is None or following.tag in (",", ".", "P", "C", "A")
-            or token.low in ("up", "out", "off", "away", "back") and time_end(words, at + 1) > at + 1
-            or token.low in ("up", "away") and following.tag in ("D", "N")
+            or (token.low in ("up", "out", "off", "away", "back") and time_end(words, at + 1) > at + 1)
+            or (token.low in ("up", "away") and following.tag in ("D", "N"))
         ):  # fmt: skip
             if time_end(words, at) > at:
                 break
@@ -845,13 +565,13 @@ def _parts(
             part, end = Part("object", Phrase((token,), token, at + 1), "", (token,)), at + 1
         if part is not None:
             objects = [p for p in parts if p.kind in ("object", "complement")]
-            if part.kind == "object" and base in ("be", "become", "remain") and not objects:
+            if (
+                (part.kind == "object" and base in ("be", "become", "remain") and not objects)
+                or (part.kind == "object" and base in _NAMING and (objects or passive))
+                or (part.kind == "object" and base in ("paint", "dye") and passive and not objects)
+            ):
                 part = replace(part, kind="complement")
-            elif part.kind == "object" and base in _NAMING and (objects or passive):
-                part = replace(part, kind="complement")
-            elif part.kind == "object" and base in ("paint", "dye") and passive and not objects:
-                part = replace(part, kind="complement")
-            elif part.kind == "object" and _finite(words, end, part.phrase):
+            elif part.kind == "object" and finite(words, end, part.phrase):
                 break  # "and the hens lay": another statement
             parts.append(part)
         at = max(end, at + 1)

@@ -9,20 +9,22 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from acclimate.adapters.asking import (
+from acclimate.adapters.asking import asked
+from acclimate.adapters.builder import Builder
+from acclimate.adapters.clauses import clauses
+from acclimate.adapters.grammar import belongs, capitalised
+from acclimate.adapters.notes import Line
+from acclimate.adapters.phrases import Phrase, phrase
+from acclimate.adapters.scene import (
     LONGEST_ANSWER,
-    Builder,
     Candidate,
     Scene,
-    _spelt,
     content_words,
     finished,
     is_person,
     specific,
+    spelt,
 )
-from acclimate.adapters.clauses import Phrase, clauses, phrase
-from acclimate.adapters.grammar import belongs, capitalised
-from acclimate.adapters.notes import Line
 from acclimate.adapters.words import PLACES, Token, time_end, tokens
 
 _WH_COLUMNS = {
@@ -146,9 +148,8 @@ def _thing(text: str, key: Sequence[Token], about: str | None, scene: Scene) -> 
     )
     named = key[0].tag == "N" and key[0].text[0].isupper() and not text.isupper()
     kin = belongs(key[0].low, "kin")
-    if (
-        key[0].tag == "w"
-        or (len(key) == 1 or key[1].text.islower())
+    if key[0].tag == "w" or (
+        (len(key) == 1 or key[1].text.islower())
         and not (
             key[0].low in scene.persons or belongs(key[0].low, "title") or key[0].text.isupper()
         )
@@ -156,19 +157,19 @@ def _thing(text: str, key: Sequence[Token], about: str | None, scene: Scene) -> 
         named = False
         said = said[:1].lower() + said[1:] if not kin or said.startswith("my") else said.lower()
     if about is None:
-        lone = owned or named and (len(key) == 1 or belongs(key[0].low, "title"))
+        lone = owned or (named and (len(key) == 1 or belongs(key[0].low, "title")))
         return said if lone or any(w.tag == "'" for w in key) else f"my {said}"
-    personal = kin or key[0].tag == "N" and (key[0].low in scene.persons or len(key) > 1)
+    personal = kin or (key[0].tag == "N" and (key[0].low in scene.persons or len(key) > 1))
     if re.search(rf"\b(?:{_ATTRIBUTES})$", about):
         whose = f"my {said}" if kin and not said.startswith("my") else said
-        if kin or named and not owned:
+        if kin or (named and not owned):
             return f"{_proper(text, key, whose)}'s {_bare(_single(about))}"
         return f"the {_bare(_single(about))} of {said if owned else f'the {said}'}"
     if re.search(r"[^s]s$", about) and not re.match(r"(?:my|our)\b|.*'s ", about):
         return said if owned else f"my {said}"
     if owned:
         return said
-    if about[0].isupper() or "'s " in about and about.startswith(("my ", "our ")):
+    if about[0].isupper() or ("'s " in about and about.startswith(("my ", "our "))):
         return (
             f"{about}'s {said}" if " " not in about or about[0].isupper() else f"{said} of {about}"
         )
@@ -210,10 +211,8 @@ def _segment(
         words = words[:-1]
     if words and words[0].tag == "w" and words[0].can("base") and not words[0].can("ing"):
         after = words[1] if len(words) > 1 else None
-        if (
-            after is not None
-            and after.tag in ("D", "O", "P", "A")
-            or first
+        if (after is not None and after.tag in ("D", "O", "P", "A")) or (
+            first
             and after is None
             and (words[0].verb[0][0] in ("ask", "begin", "sort", "check", "call", "ring"))
         ):
@@ -293,8 +292,6 @@ def _plural(word: Token) -> bool:
 
 def _stated(words: list[Token], thing: str, scene: Scene, *, first: bool) -> Iterator[Candidate]:
     """ "boiler: serviced by Mr Obi" → "Who is my boiler serviced by?"."""
-    from acclimate.adapters.asking import asked
-
     at = words[0].start
     subject = Token("it", at, at, "S")
     be = [] if words[0].tag == "X" or words[0].can("third") else [Token("is", at, at, "X")]
@@ -328,9 +325,11 @@ def _dated(
 ) -> Iterator[Candidate]:
     """ "Tuesday: choir" → "When is choir?" is asked by the value's noun."""
     found = phrase(value, 0, subject=False)
-    if found is None or found.end < len(value) and value[found.end].tag not in (",", ".", "P", ";"):
+    if found is None or (
+        found.end < len(value) and value[found.end].tag not in (",", ".", "P", ";")
+    ):
         return
-    if value[0].verb and not value[0].can("base") or found.head.tag in ("S", "O"):
+    if (value[0].verb and not value[0].can("base")) or found.head.tag in ("S", "O"):
         return
     whole = line.whole or line.text
     at = scene.text.rfind(line.key, 0, line.start)
@@ -371,10 +370,10 @@ def verbless(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candi
     """ "Spare key under the blue pot", "Dentist on 2 December", "430 g water", "vet Dr Pelling"."""
     about = topic(line.headings, scene)
     found = phrase(words, 0, subject=False)
-    if found is None or found.head.tag in ("S", "O") or words[0].can("base", "past") and (
+    if found is None or found.head.tag in ("S", "O") or (words[0].can("base", "past") and (
         words[0].tag == "w" and not belongs(words[0].low, "role", "kin", "belongings")
         and not found.words[1:]
-    ):  # fmt: skip
+    )):  # fmt: skip
         return
     if words[0].tag == "#" and about is not None and len(found.words) > 1:
         yield from _quantity(found, about, scene)
@@ -417,7 +416,7 @@ def _quantity(found: Phrase, about: str, scene: Scene) -> Iterator[Candidate]:
     measured = belongs(rest[0].low, "unit") and len(rest) > 1
     if measured:
         unit, _, what = things.partition(" ")
-        things = f"{_spelt(unit)} of {what}".replace(" of of ", " of ")
+        things = f"{spelt(unit)} of {what}".replace(" of of ", " of ")
     for_what = (
         about if re.match(r"(?:my|our|the)\b", about) or about[0].isupper() else f"my {about}"
     )

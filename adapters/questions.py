@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from acclimate.adapters.asking import Candidate, Scene, asked, is_person, tidy
-from acclimate.adapters.clauses import Clause, Phrase, clauses
+from acclimate.adapters.asking import asked
+from acclimate.adapters.clauses import Clause, clauses
 from acclimate.adapters.fragments import keyed, topic, verbless
 from acclimate.adapters.grammar import belongs, stem
 from acclimate.adapters.notes import Line, lines
+from acclimate.adapters.phrases import Phrase
+from acclimate.adapters.scene import Candidate, Scene, is_person, tidy
 from acclimate.adapters.words import Token, time_end, tokens
 
 WORTH = 0.5  # from here on a pair is worth learning

@@ -193,7 +193,7 @@ def _tag(token: Token, low: str, forms: tuple[Form, ...], words: list[Token], n:
 
 def _guessed(low: str) -> tuple[Form, ...]:
     """What an unknown word may be: "moored" → a past form. Its plain form is a guess."""
-    if len(low) < 5 or low[-3:] in ("eed", "red") and low[-4:] != "ired":
+    if len(low) < 5 or (low[-3:] in ("eed", "red") and low[-4:] != "ired"):
         return ()
     if low.endswith("ied"):
         return ((low[:-3] + "y", "past"), (low[:-3] + "y", "participle"))

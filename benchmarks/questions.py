@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from acclimate.adapters.asking import content_words
+from acclimate.adapters.scene import content_words
 from acclimate.adapters.grammar import stem
 from acclimate.adapters.questions import WORTH, Asked, questions
 
