@@ -124,7 +124,8 @@ def _subject_of(b: Builder) -> Iterator[Candidate]:
         if not named and not person:
             return
     verbs = b.verbs()
-    if verbs is None:
+    unsure = subject.words[0].tag == "N" and not person and clause.base not in ("be", "cost")
+    if verbs is None or unsure:
         return
     weight = 0.04 if person and named else 0.0 if person or named else -0.25
     if subject.words[0].low in ("my", "our") and clause.tense == "present":

@@ -31,6 +31,7 @@ class Builder:
 
     def __init__(self, clause: Clause, scene: Scene) -> None:
         self.clause, self.scene = clause, scene
+        self.vague = False  # something had to be left out of the last question
         self.who = "I" if clause.subject is None else self._subject(clause.subject)
         head = "i" if clause.subject is None else clause.subject.head.low
         self.owner = head if head in ("he", "she", "it", "they") else self._pronoun()
@@ -73,7 +74,11 @@ class Builder:
             return self._with_name(subject.other, subject.words)
         if subject.name and subject.name[0].start > subject.words[-1].end + 1:
             return self._with_name(subject.words, subject.name)  # "the old chief, Hauk,"
-        return self.scene.said((*subject.words, *subject.name))
+        said = self.scene.said((*subject.words, *subject.name))
+        bare = subject.words[0].tag == "w" and not subject.plural and not subject.name
+        if said and bare and not said.startswith(("my ", "our ")):
+            return said if belongs(subject.words[0].low, "title", "kin") else f"the {said}"
+        return said
 
     def _with_name(self, words: Sequence[Token], name: Sequence[Token]) -> str | None:
         said = self.scene.said(words)
@@ -151,6 +156,7 @@ class Builder:
             if said is None:
                 if part.kind in ("object", "complement", "infinitive"):
                     return None
+                self.vague = True
                 continue
             if part.kind in ("place", "with") and (
                 len(content_words(" ".join([self.who or "", *out]))) >= 3
@@ -191,7 +197,8 @@ class Builder:
         if not content:
             return
         weight += -0.12 if len(content) == 1 else 0.0
-        weight += self._bias() + specific(answer)
+        weight += self._bias() + specific(answer) - (0.15 if self.vague else 0.0)
+        self.vague = False
         yield Candidate(
             capitalised(question), answer[0].start, answer[-1].end, max(0.0, min(1.0, weight))
         )
@@ -268,13 +275,17 @@ class Builder:
             for p in self.clause.parts if p is not part
         )  # fmt: skip
 
-    def reaching(self, part: Part, answer: Sequence[Token]) -> tuple[Token, ...]:
+    def reaching(
+        self, part: Part, answer: Sequence[Token], *, every: bool = False
+    ) -> tuple[Token, ...]:
         """The answer with the places that follow at once, if it stays short."""
         out = tuple(answer)
         if is_person(part.phrase, self.scene):
             return out
         for other in self.clause.parts:
-            if other.kind == "place" and 0 <= other.words[0].start - out[-1].end <= 1:
+            if (other.kind == "place" or (every and other.kind == "with")) and 0 <= other.words[
+                0
+            ].start - out[-1].end <= 1:
                 longer = (*out, *other.words)
                 if len(longer) > LONGEST_ANSWER:
                     break

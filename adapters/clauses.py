@@ -128,7 +128,12 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
         elif fresh and _drops_subject(words, n):
             clause, end = _predicate(words, n, None, front)
             carried = None
-        elif not fresh and reading.out and finite(words, n, carried):
+        elif (
+            not fresh
+            and reading.out
+            and finite(words, n, carried)
+            and (carried is not None or (reading.out[-1].subject is None and token.can("past")))
+        ):
             clause, end = _predicate(words, n, carried, front)
         elif (turned := _turned(words, n, front)) is not None:
             clause, end = turned
@@ -370,7 +375,11 @@ def _predicate(
             break
         at += 1
     main = words[at] if at < len(words) else None
-    first = _full(first, main)
+    agent = subject is not None and (
+        subject.head.low in ("he", "she", "nobody", "everybody", "everyone", "who")
+        or subject.head.tag == "N"
+    )
+    first = _full(first, main, agent)
     base, tense, passive = "", "present", False
     last = (middle or [first])[-1]
     tense = _tense(first)
@@ -413,17 +422,13 @@ def _predicate(
     return clause, at
 
 
-def _full(first: str, main: Token | None) -> str:
+def _full(first: str, main: Token | None, person: bool) -> str:
     """The verb behind a short form."""
     plain = {"'m": "am", "'re": "are", "'ve": "have", "'ll": "will"}
     if first == "'s":
-        return (
-            "has"
-            if main is not None
-            and main.can("participle")
-            and (main.low in ("got", "been", "had") or main.low.endswith("en"))
-            else "is"
-        )
+        if main is None or not main.can("participle"):
+            return "is"
+        return "has" if person or main.low in ("got", "been", "had") else "is"
     if first == "'d":
         return "would" if main is None or main.can("base") else "had"
     return plain.get(first, first)

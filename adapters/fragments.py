@@ -104,8 +104,16 @@ def keyed(line: Line, scene: Scene) -> Iterator[Candidate]:
         return
     first = True
     for segment in _segments(value):
+        if not first and not _follows(segment):
+            continue
         yield from _segment(segment, thing, key, scene, first=first)
         first = False
+
+
+def _follows(words: Sequence[Token]) -> bool:
+    """Whether a further piece of a value says something by itself."""
+    by = len(words) > 1 and words[0].can("participle") and words[1].tag == "P"
+    return by or words[0].tag in ("N", "X") or time_end(words, 0) == len(words)
 
 
 def _segments(value: Sequence[Token]) -> list[list[Token]]:
@@ -136,46 +144,34 @@ def _segments(value: Sequence[Token]) -> list[list[Token]]:
 
 def _thing(text: str, key: Sequence[Token], about: str | None, scene: Scene) -> str | None:
     """What the key names, together with what its section is about."""
-    here = Scene(text, scene.meant, scene.persons)
     cut = next((n for n, w in enumerate(key) if w.tag in (",", "(", "-")), len(key))
-    said = here.said(key[:cut]) if cut else None
+    said = Scene(text, scene.meant, scene.persons).said(key[:cut]) if cut else None
     if said is None or not re.search(r"\w", said):
         return None
-    owned = (
-        key[0].tag == "D"
-        or key[0].low in ("my", "our", "the", "a", "an")
-        or said.startswith(("my ", "our "))
-    )
-    named = key[0].tag == "N" and key[0].text[0].isupper() and not text.isupper()
     kin = belongs(key[0].low, "kin")
-    if key[0].tag == "w" or (
-        (len(key) == 1 or key[1].text.islower())
-        and not (
-            key[0].low in scene.persons or belongs(key[0].low, "title") or key[0].text.isupper()
-        )
-    ):
-        named = False
-        said = said[:1].lower() + said[1:] if not kin or said.startswith("my") else said.lower()
+    whole_name = len(key) > 1 and all(w.text[0].isupper() for w in key) and not text.isupper()
+    person = key[0].low in scene.persons or belongs(key[0].low, "title") or whole_name
+    if not person and not key[0].text.isupper() and said.startswith(key[0].text):
+        said = said[:1].lower() + said[1:]
+    if kin and not said.startswith("my ") and key[0].tag == "w":
+        said = f"my {said}"
+    owned = key[0].tag == "D" or person or "'" in [w.tag for w in key] or said.startswith("my ")
     if about is None:
-        lone = owned or (named and (len(key) == 1 or belongs(key[0].low, "title")))
-        return said if lone or any(w.tag == "'" for w in key) else f"my {said}"
-    personal = kin or (key[0].tag == "N" and (key[0].low in scene.persons or len(key) > 1))
-    if re.search(rf"\b(?:{_ATTRIBUTES})$", about):
-        whose = f"my {said}" if kin and not said.startswith("my") else said
-        if kin or (named and not owned):
-            return f"{_proper(text, key, whose)}'s {_bare(_single(about))}"
-        return f"the {_bare(_single(about))} of {said if owned else f'the {said}'}"
-    if re.search(r"[^s]s$", about) and not re.match(r"(?:my|our)\b|.*'s ", about):
         return said if owned else f"my {said}"
+    if re.search(rf"\b(?:{_ATTRIBUTES})$", about):
+        attribute = _bare(_single(about))
+        if kin or person or (len(key) == 1 and key[0].tag == "N" and not text.isupper()):
+            return f"{text.strip() if said.islower() else said}'s {attribute}"
+        return f"the {attribute} of {said if owned else f'the {said}'}"
     if owned:
         return said
-    if about[0].isupper() or ("'s " in about and about.startswith(("my ", "our "))):
-        return (
-            f"{about}'s {said}" if " " not in about or about[0].isupper() else f"{said} of {about}"
-        )
+    if re.search(r"[^s]s$", about) and not re.match(r"(?:my|our)\b|.*'s ", about):
+        return f"my {said}"
+    if "'s " in about or " " in about and re.match(r"(?:my|our|the)\b", about):
+        return f"the {said} of {about}"
+    if about[0].isupper():
+        return f"{about}'s {said}"
     mine = about if re.match(r"(?:my|our|the)\b", about) else f"my {about}"
-    if personal:
-        return f"{said} on {mine}" if not named else said
     return f"the {said} of {mine}"
 
 
@@ -183,10 +179,6 @@ _ATTRIBUTES = (
     "birthdays|numbers|codes|passwords|pins|sizes|prices|names|addresses|colours|colors|ages|heights"
     "|weights|jobs|allergies|favourites|anniversaries|shifts|emails"
 )
-
-
-def _proper(text: str, key: Sequence[Token], said: str) -> str:
-    return said if said.startswith("my ") else text.strip()
 
 
 def _bare(text: str) -> str:
@@ -219,8 +211,8 @@ def _segment(
             return  # a task
     if not words or len(words) > LONGEST_ANSWER + 4:
         return
-    last = key[-1].low
-    be = "are" if last.endswith("s") and not last.endswith("ss") and key[-1].tag == "w" else "is"
+    noun = next((key[n - 1] for n, w in enumerate(key) if n and w.tag in (",", "(", "P")), key[-1])
+    be = "are" if _plural(noun) and " of " not in thing and noun.tag == "w" else "is"
     head = words[0]
     measure = next((how for word, how in _HOW.items() if thing.startswith(f"the {word} of ")), "")
     if (head.can("third", "past") and not head.can("base")) or head.tag == "X" or (
@@ -267,6 +259,8 @@ def _segment(
         if not first and head.tag not in ("N", "#"):
             return
         weight -= 0.0 if first else 0.1
+        weight -= 0.12 if any(w.tag == "P" and w.low != "of" for w in words) else 0.0
+        weight -= 0.1 if len(content_words(thing)) > 3 else 0.0
         if not any(w.tag in ("N", "#") or re.search(r"\d", w.text) for w in words):
             best = re.search(r"\b(?:best|worst|favou?rite|first|last|least|most)\b", thing)
             weight -= -0.05 if best else 0.1
@@ -370,11 +364,16 @@ def verbless(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candi
     """ "Spare key under the blue pot", "Dentist on 2 December", "430 g water", "vet Dr Pelling"."""
     about = topic(line.headings, scene)
     found = phrase(words, 0, subject=False)
-    if found is None or found.head.tag in ("S", "O") or (words[0].can("base", "past") and (
-        words[0].tag == "w" and not belongs(words[0].low, "role", "kin", "belongings")
-        and not found.words[1:]
-    )):  # fmt: skip
+    if found is None or found.head.tag in ("S", "O"):
         return
+    ours = belongs(words[0].low, "role", "kin", "belongings")
+    if (
+        words[0].can("base", "past")
+        and words[0].tag == "w"
+        and not ours
+        and words[0].low != "spare"
+    ):
+        return  # likelier a task
     if words[0].tag == "#" and about is not None and len(found.words) > 1:
         yield from _quantity(found, about, scene)
         return
@@ -394,17 +393,28 @@ def verbless(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candi
         at += 1
     if at >= len(words):
         return
+    certain = 0.0 if line.item or line.text == scene.text.strip() else -0.15
     end = time_end(words, at)
     if end > at:
         body = words[at:end] if words[at].tag != "P" else words[at + 1 : end]
-        if not any(belongs(w.low, "vague_time") for w in body):
-            yield from _made(finished([f"when {be}", thing]), body, 0.32)
-    elif words[at].tag == "P" and words[at].low in PLACES:
+        vague = any(belongs(w.low, "vague_time") or w.low == "this" for w in body)
+        if not vague and (words[at].tag == "P" or words[at - 1].tag == ","):
+            yield from _made(finished([f"when {be}", thing]), body, 0.32 + certain)
+    elif words[at].low in _STILL:
         place = phrase(words, at + 1, subject=False)
-        if place is not None and not is_person(place, scene):
-            body = words[at : place.end]
-            body = body[1:] if words[at].low in ("in", "on", "at") else body
-            yield from _made(finished([f"where {be}", thing]), body, 0.46)
+        if place is None or is_person(place, scene) or place.words[0].tag not in ("D", "N", "'"):
+            return
+        if place.end < len(words) and words[place.end].tag not in (",", ".", "P", ";", "("):
+            return
+        body = words[at : place.end]
+        body = body[1:] if words[at].low in ("in", "on", "at") else body
+        yield from _made(finished([f"where {be}", thing]), body, 0.46 + certain)
+
+
+_STILL = frozenset(
+    "in on at under behind beside near above below inside between opposite beneath underneath "
+    "next-to in-front-of on-top-of".split()
+)
 
 
 def _quantity(found: Phrase, about: str, scene: Scene) -> Iterator[Candidate]:

@@ -33,6 +33,9 @@ _GREETING = re.compile(
 )
 
 
+_COUNTS = ("", "no", "nr", "number", "n")
+
+
 @dataclass(frozen=True)
 class Line:
     """A sentence, a keyed value or a table's cell, with what stands above it."""
@@ -164,6 +167,9 @@ def _cells(
 ) -> Iterator[Line]:
     at = line.find(cells[0]) + len(cells[0])
     key = f"{header[0]} {cells[0]}" if cells[0].isdigit() else cells[0]
+    if cells[0].isdigit() and len(cells) > 2 and header[0].lower().strip(".# ") in _COUNTS:
+        key, header, cells = cells[1], header[1:], cells[1:]
+        at = line.find(key, at) + len(key)
     for name, cell in zip(header[1:], cells[1:], strict=False):
         found = line.find(cell, at) if cell else -1
         if found >= 0 and len(cell) < 80:

@@ -38,6 +38,8 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
     phrase, clause = part.phrase, b.clause
     words = phrase.words
     objects = [p for p in clause.parts if p.kind == "object"]
+    if len(objects) > 1 and objects[1].phrase.head.tag == "D":
+        return
     if len(objects) > 1 and part is objects[0]:
         return  # "bought Emrys a sextant": whom, not what
     if phrase.head.tag in ("S", "O"):
@@ -125,6 +127,8 @@ def _complement(b: Builder, part: Part) -> Iterator[Candidate]:
         return
     if who is None or clause.base != "be":
         return
+    if words[0].tag in ("D", "N") and not apart(phrase):
+        answer = b.reaching(part, answer, every=True)
     person = subject is None or is_person(subject, b.scene)
     measured = words[-1].low if words[-1].low in _MEASURES else ""
     if words[0].tag == "#" and measured and len(words) > 1:
@@ -159,7 +163,8 @@ def _complement(b: Builder, part: Part) -> Iterator[Candidate]:
         return
     if person and who not in ("I", "we"):
         wh = "who" if words[0].low in ("my", "our", "the") or phrase.head.tag == "N" else "what"
-        yield from b.make(b.ask(wh, part), answer, 0.0 if bare else 0.15)
+        weight = 0.15 if not bare else -0.3 if len(words) == 1 else 0.0
+        yield from b.make(b.ask(wh, part), answer, weight)
         return
     if bare and b.scene.painted and len(words) <= 2:
         yield from b.make(b.ask("what colour", part), words, 0.3)
@@ -213,12 +218,14 @@ def _place(b: Builder, part: Part) -> Iterator[Candidate]:
     )  # fmt: skip
     if stranded and part.prep in ("in", "on", "at", "by"):
         wh = "who" if is_person(phrase, b.scene) else "what"
-        yield from b.make(b.ask(wh, part, part.prep), answer, 0.1)
+        yield from b.make(b.ask(wh, part, part.prep.replace("-", " ")), answer, 0.1)
         return
     if is_person(phrase, b.scene) and part.prep not in ("at", "next-to", "near", "behind"):
         return
     if belongs(phrase.head.low, "language", "colour") or part.prep in ("among", "within"):
         yield from b.make(b.ask("which " + ("colour" if belongs(phrase.head.low, "colour") else "language") + " " + part.prep, part), answer, -0.1)  # fmt: skip  # noqa: E501
+        return
+    if not _is_place(part, clause.base):
         return
     whole = answer if part.prep in ("in", "on", "at", "into") else (*part.words,)
     if part.prep in ("in", "on", "at", "into", "to"):
@@ -238,6 +245,18 @@ def _place(b: Builder, part: Part) -> Iterator[Candidate]:
     ):
         weight += 0.1
     yield from b.make(b.ask("where", part), b.reaching(part, whole), weight)
+
+
+def _is_place(part: Part, base: str) -> bool:
+    """Whether the phrase tells a place, not a manner: "in rows", "at random", "over a hedge"."""
+    words, head = part.phrase.words, part.phrase.head
+    if part.prep in ("over", "past", "through", "up", "out-of", "down", "around", "round", "against",
+                     "by", "along", "off", "within", "into"):  # fmt: skip
+        return belongs(base, "static", "motion") and not is_amount(words)
+    bare = all(w.tag == "w" for w in words) and not part.phrase.plural and len(words) == 1
+    if bare and part.prep in ("in", "on", "at", "under"):
+        return belongs(head.low, "bare_place", "belongings")
+    return not (belongs(head.low, "vehicle") and base not in ("live", "sleep", "keep"))
 
 
 def _agent(b: Builder, part: Part, answer: Sequence[Token]) -> Iterator[Candidate]:
@@ -269,6 +288,8 @@ def _time(b: Builder, part: Part) -> Iterator[Candidate]:
             return
     if low[:2] == ["in", "the"] or low[:2] == ["at", "the"] or (low[0] == "the" and "day" in low):
         return
+    if low[0] in ("a", "an") and belongs(low[-1], "time") and not belongs(low[-1], "day"):
+        return
     if low[0] == "for":
         yield from b.make(b.ask("how long", part, when=True), words[1:], 0.1)
         return
@@ -298,6 +319,9 @@ def _with(b: Builder, part: Part) -> Iterator[Candidate]:
     if phrase.head.tag in ("S", "O"):
         return
     prep, base = part.prep, clause.base
+    noun = next((p for p in clause.parts if p.kind == "complement"), None)
+    if base == "be" and noun is not None and noun.words[0].tag != "w":
+        return  # "the only way to seven houses": a part of what it is
     person = is_person(phrase, b.scene)
     if prep == "as":
         if base == "work":

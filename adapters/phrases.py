@@ -112,11 +112,13 @@ def core(words: Sequence[Token], n: int, subject: bool) -> Phrase | None:
             if head is not None and not determined and head.low in ("home", "work", "school"):
                 break
             head = token
-        elif token.tag == "'" and head is not None and _possessive(words, at):
+        elif token.tag == "'" and head is not None and _possessive(words, at, subject):
             pass
         elif token.tag == "A" and at + 1 < len(words) and (head is None or determined):
             following = words[at + 1]
-            if following.tag != "w" or (head is not None and not following.can("participle")):
+            if following.tag not in ("w", "#") or (
+                head is not None and not following.can("participle")
+            ):
                 break
             if head is not None:
                 break
@@ -171,11 +173,13 @@ def _quoted(words: Sequence[Token], at: int) -> int:
     return at
 
 
-def _possessive(words: Sequence[Token], at: int) -> bool:
+def _possessive(words: Sequence[Token], at: int, subject: bool) -> bool:
     """Whether 's makes an owner, not "is" or "has"."""
     if at + 1 >= len(words):
         return True
     token = words[at + 1]
+    if not subject and token.tag in ("P", "C", ",", ".", ";"):
+        return True  # "at Kemble's, on Friday"
     if token.tag in ("D", "P", "S", "X", "C", ","):
         return False
     if token.tag == "A" or token.low in NEGATIONS:
@@ -219,6 +223,8 @@ def _is_noun(words: Sequence[Token], n: int, at: int, head: Token | None, subjec
 def _named(words: Sequence[Token], found: Phrase) -> Phrase:
     """With the name that follows: "my sister Jana", "a boat called Merrow"."""
     at = found.end
+    if at + 2 < len(words) and words[at].tag == "," and words[at + 1].low in ("called", "named"):
+        at += 1
     if at < len(words) and words[at].low in ("called", "named", "nicknamed"):
         end = _name_end(words, at + 1)
         if end > at + 1:
@@ -262,7 +268,9 @@ def _joined(words: Sequence[Token], n: int, found: Phrase, subject: bool) -> Phr
         return _listed(words, n, found)
     if words[at].low not in ("and", "&", "or"):
         return found
-    if at + 1 >= len(words) or words[at + 1].tag not in ("N", "D", "w", "#", "S", "O"):
+    if at + 1 >= len(words) or words[at + 1].tag not in (
+        "N", "D", "w", "#", "S", "O"
+    ) or words[at + 1].low in ("that", "this", "then"):  # fmt: skip
         return found
     if words[at + 1].verb and words[at + 1].tag == "w" and not subject and (
         words[at + 1].can("past") or not words[at + 1].can("base", "third", "ing")

@@ -99,7 +99,7 @@ def _persons(read: list[_Read]) -> frozenset[str]:
     for keys in lists.values():  # one "Dad" in a list of names makes the others persons
         firsts = [key.split()[0].lower() for key in keys]
         sure = sum(belongs(f, "home_kin", "title") or f in found for f in firsts)
-        if sure and 3 * sure >= len(keys) > 1:
+        if sure and 6 * sure >= len(keys) > 1:
             found |= {k.lower() for k in keys if re.fullmatch(r"[A-Z][a-z]{2,}", k)}
     return frozenset(found)
 
@@ -177,6 +177,8 @@ class _Memory:
         if line.headings != self.section:
             self.section, self.people, self.thing = line.headings, {}, {}
             for heading in line.headings if not line.letter else ():
+                if ":" not in heading and heading.lower() not in self.persons:
+                    continue
                 about = topic([heading], Scene("", {}, self.persons))
                 if about is not None and re.fullmatch(r"[A-Z][a-z'’-]+[^s\W]", about):
                     self.people[about] = "?"

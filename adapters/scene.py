@@ -71,7 +71,7 @@ class Scene:
         """
         out: list[str] = []
         for n, word in enumerate(words):
-            low, shown = word.low, word.text
+            low, shown = word.low, tidy(self.text[word.start : word.end]) or word.text
             after = words[n + 1] if n + 1 < len(words) else None
             if low == "her" and after is not None and after.tag in ("w", "N", "#"):
                 pronoun, own = "she", True
@@ -129,6 +129,8 @@ def is_person(phrase: Phrase, scene: Scene) -> bool:
     if phrase.head.tag == "w" and belongs(low, "kin", "role") and not _is_of_thing(phrase):
         return True
     first = phrase.words[0]
+    if first.low == "the" and len(phrase.words) > 2:
+        first = phrase.words[1]
     if first.tag in ("N", "w") and belongs(first.low.rstrip("."), "title"):
         return first.text[0].isupper() and len(phrase.words) > 1 and first.low != "st"
     if phrase.name and belongs(low, "kin", "role"):
@@ -172,8 +174,6 @@ def content_words(question: str) -> list[str]:
 def finished(words: Sequence[str]) -> str | None:
     """One question of these words, None where it is too long."""
     text = tidy(" ".join(w for w in words if w)).rstrip(" ,;:.")
-    text = re.sub(r"\b(next|in|on|out|close|up)-((?:front|top)-)?(to|of)\b",
-                  lambda m: m[0].replace("-", " "), text)  # fmt: skip
     if len(text.split()) > LONGEST_QUESTION:
         return None
     return f"{capitalised(text)}?"

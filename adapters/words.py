@@ -172,6 +172,8 @@ def _tag(token: Token, low: str, forms: tuple[Form, ...], words: list[Token], n:
         return "D"
     if low[0].isdigit() or low[0] in "£$€" or belongs(low, "number"):
         return "#"
+    if low in ("about", "around", "over", "under") and _numeric(words, n + 1):
+        return "A"
     if low in PREPOSITIONS:
         return "P"
     if low in _CLAUSAL:
@@ -189,6 +191,14 @@ def _tag(token: Token, low: str, forms: tuple[Form, ...], words: list[Token], n:
     if token.text.isupper() and len(token.text) > 1:
         return "N"
     return "w"
+
+
+def _numeric(words: list[Token], n: int) -> bool:
+    """Whether a number that is no time of day stands there: "about 40 boards"."""
+    if n >= len(words) or _CLOCK.match(words[n].low) or _YEAR.match(words[n].low):
+        return False
+    number = words[n].text[0].isdigit() or belongs(words[n].low, "number")
+    return number and n + 1 < len(words) and words[n + 1].text[0].isalpha()
 
 
 def _guessed(low: str) -> tuple[Form, ...]:
@@ -257,6 +267,8 @@ def _timeish(words: list[Token], n: int, strong: bool) -> str:
                                                   "after", "around", "about", "to", "and")):  # fmt: skip
         return "strong"
     if token.tag == "#":
+        if after == "times":
+            return "weak"
         if belongs(after, "month", "time") or belongs(before, "month", "day") or after == "past":
             return "number" if strong else "weak"
         if before in ("at", "past", "to", "till", "until", "from", "around", "about", "after",
@@ -275,6 +287,8 @@ def _timeish(words: list[Token], n: int, strong: bool) -> str:
         return "strong" if low == "half" and after == "past" else "weak"
     if low in ("past", "to") and before in ("half", "quarter", "ten", "five", "twenty", "minutes"):
         return "weak"
+    if low in ("start", "end", "beginning", "middle"):
+        return "weak" if after == "of" else ""
     if low in ("every", "each", "last", "next", "this", "twice", "once", "other", "early", "late",
                "mid", "times", "whole", "all", "long"):  # fmt: skip
         return "weak"
