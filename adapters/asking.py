@@ -28,7 +28,7 @@ from acclimate.adapters.words import Token
 def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
     """Every question that the clause answers, in no order; some are worth little."""
     builder = Builder(clause, scene)
-    if clause.dependent or clause.tense == "former":
+    if clause.dependent or clause.tense == "former" or _is_dummy(clause):
         return
     if clause.there:
         yield from _existing(builder)
@@ -39,6 +39,15 @@ def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
     for part in clause.parts:
         yield from asked_for(builder, part)
     yield from _subject_of(builder)
+
+
+def _is_dummy(clause: Clause) -> bool:
+    """ "It is late", "It's the seventh year": the "it" means nothing."""
+    if clause.subject is None or clause.subject.head.low != "it" or clause.base != "be":
+        return False
+    of = next((p for p in clause.parts if p.kind == "complement"), None)
+    timed = any(p.kind == "time" for p in clause.parts)
+    return timed or of is None or any(belongs(w.low, "time", "day", "ordinal") for w in of.words)
 
 
 def _names(b: Builder) -> Iterator[Candidate]:

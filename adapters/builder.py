@@ -132,14 +132,18 @@ class Builder:
         """What stands after the verbs, but for the part that is asked for."""
         out: list[str] = []
         order = [*self.clause.parts[self.clause.front :], *self.clause.parts[: self.clause.front]]
-        if without is not None and without.kind in ("place", "with"):
+        if without is not None and without.kind in ("place", "with", "complement"):
             start = _last(without).end  # what the answer takes along
             for part in self.clause.parts:
-                if part.kind == "place" and 0 <= part.words[0].start - start <= 1:
+                taken = part.kind == "place" or (
+                    part.kind == "with" and without.kind == "complement"
+                )
+                if taken and 0 <= part.words[0].start - start <= 1:
                     order.remove(part)
                     start = _last(part).end
         if without is not None and without.kind in ("place", "time") and self.is_told():
             order = [p for p in order if p.kind in ("object", "infinitive", "with")]
+        said_already = [] if without is None else [self.who or ""]
         solid = sum(p is not without and p.kind not in ("time",) for p in order)
         for part in order:
             if part is without:
@@ -159,7 +163,7 @@ class Builder:
                 self.vague = True
                 continue
             if part.kind in ("place", "with") and (
-                len(content_words(" ".join([self.who or "", *out]))) >= 3
+                len(content_words(" ".join([*said_already, *out]))) >= 3
             ):
                 continue  # what is said so far is enough
             out.append(said)
@@ -191,6 +195,8 @@ class Builder:
             return
         if any(w in ("one", "ones") and n and answer[n - 1].tag != "#" for n, w in enumerate(low)):
             return
+        if all(w.tag == "D" for w in answer) or low in (["1"], ["one"]):
+            return
         if any(w in ("something", "nothing", "everything", "anything") for w in low):
             return
         content = content_words(question)
@@ -208,7 +214,7 @@ class Builder:
         clause = self.clause
         stable = belongs(clause.base, "stable")
         base = {
-            "present": 0.42, "perfect": 0.34, "past": 0.16, "future": 0.28, "modal": 0.0,
+            "present": 0.42, "perfect": 0.37, "past": 0.2, "future": 0.28, "modal": 0.0,
         }.get(clause.tense, 0.0)  # fmt: skip
         if clause.tense == "past" and (stable or (clause.base == "be" and not self.scene.dated)):
             base = 0.3
@@ -245,6 +251,12 @@ class Builder:
         else:
             base -= 0.15
         return base
+
+    def means_thing(self) -> bool:
+        """Whether "she" is a boat or a cat here."""
+        subject = self.clause.subject
+        meant = "" if subject is None else self.scene.meant.get(subject.head.low, "")
+        return belongs(meant.rpartition(" ")[2], "animal")
 
     def my(self) -> str:
         return "our" if self.who == "we" else "my"

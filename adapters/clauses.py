@@ -174,7 +174,7 @@ def _turned(words: Sequence[Token], n: int, front: list[Part]) -> tuple[Clause, 
     if found is None or found.head.tag in ("S", "O"):
         return None
     tense = "past" if token.can("past") and not token.can("base", "third") else "present"
-    return Clause(found, "", (), base, tense, tuple(front)), found.end
+    return Clause(found, "", (), base, tense, tuple(front), front=len(front)), found.end
 
 
 _STANDING = frozenset("hang stand lie live sit sleep grow hide come".split())
@@ -310,7 +310,12 @@ def _part(words: Sequence[Token], n: int) -> tuple[Part | None, int]:
         return Part("time", Phrase(body or inside, (body or inside)[-1], end), prep, inside), end
     if token.tag == "P":
         inner = phrase(words, n + 1, subject=False)
-        if inner is None and n + 2 < len(words) and words[n + 1].tag == "P":  # "from under the bed"
+        if (
+            inner is None
+            and token.low == "from"
+            and words[n + 1 : n + 2]
+            and words[n + 1].tag == "P"
+        ):  # "from under the bed"
             inner = phrase(words, n + 2, subject=False)
         if inner is None or inner.head.low in ("i", "he", "she", "we", "they", "who"):
             return None, n + 1
@@ -318,7 +323,9 @@ def _part(words: Sequence[Token], n: int) -> tuple[Part | None, int]:
         kind = "place" if token.low in PLACES else "with"
         if inner.head.low in _IDIOMS and len(inner.words) == 1:
             return None, inner.end
-        if belongs(inner.head.low, "abstract") and len(inner.words) == 1:
+        if belongs(inner.head.low, "abstract") and (
+            len(inner.words) == 1 or inner.words[0].low in ("a", "an")
+        ):
             kind = "with"
         return Part(kind, inner, token.low, tuple(words[n : inner.end])), inner.end
     inner = phrase(words, n, subject=False)
@@ -546,6 +553,10 @@ def _parts(
             "more",
         ]:
             at += 2
+            continue
+        around = [w.low for w in words[at : at + 4]]
+        if len(around) == 4 and around[0::2] == ["from", "to"] and around[1] == around[3]:
+            at += 4  # "from end to end"
             continue
         if token.low == "to" and at + 1 < len(words) and words[at + 1].can("base") and parts:
             end = _infinitive_end(words, at + 2)

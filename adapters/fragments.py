@@ -61,7 +61,11 @@ def topic(headings: Sequence[str], scene: Scene) -> str | None:
             here = Scene(text, scene.meant, scene.persons)
             inside = tokens(text, 0, len(text))
         said = here.said(inside)
+        known = inside[0].low in scene.persons or belongs(inside[0].low, "title")
         if said is not None and not found.joined:
+            common = len(inside) == 1 or inside[1].text.islower() or inside[1].tag == "#"
+            if common and not known and said.startswith(inside[0].text) and said[1:].islower():
+                said = said[:1].lower() + said[1:]
             return said
     return None
 
@@ -86,8 +90,9 @@ def keyed(line: Line, scene: Scene) -> Iterator[Candidate]:
         return
     if key[0].tag in ("B", "A", "C", "P", "O") or all(_is_generic(w) for w in key):
         return
-    if key[0].can("base") and len(key) == 1 and not belongs(key[0].low, "belongings", "role"):
-        return
+    ours = belongs(key[0].low, "belongings", "role")
+    if key[0].verb and not ours and (len(key) == 1 or key[1].tag in ("P", "A")):
+        return  # "Bring", "Take back"
     yield from _related(value, key, line, scene)
     if any(w.tag == "S" for w in key):
         return
@@ -212,7 +217,7 @@ def _segment(
     if not words or len(words) > LONGEST_ANSWER + 4:
         return
     noun = next((key[n - 1] for n, w in enumerate(key) if n and w.tag in (",", "(", "P")), key[-1])
-    be = "are" if _plural(noun) and " of " not in thing and noun.tag == "w" else "is"
+    be = "are" if _plural(noun) and not re.match(r"the (?!\w+s\b)\w+ of", thing) else "is"
     head = words[0]
     measure = next((how for word, how in _HOW.items() if thing.startswith(f"the {word} of ")), "")
     if (head.can("third", "past") and not head.can("base")) or head.tag == "X" or (
@@ -220,6 +225,8 @@ def _segment(
     ):  # fmt: skip
         yield from _stated(words, thing, scene, first=first)
         return
+    if any(w.can("third") and not w.can("base") and w.text.islower() for w in words):
+        return  # a sentence that could not be read
     weight = 0.44 if first else 0.28
     if re.search(r"\b(?:my|our)\b", thing):
         weight += 0.05
@@ -235,7 +242,7 @@ def _segment(
         wh = "what colour"
     elif first and _is_stock(words, key):
         many = key[-1].low.endswith("s") and key[-1].tag in ("w", "N")
-        held = re.sub(r"^my ", "", thing)
+        held = re.sub(r"^(?:my|the) | of (?:my|our|the) .*", "", thing)
         yield from _made(
             finished([f"how {'many' if many else 'much'} {held} do I have"]),
             words[:LONGEST_ANSWER], 0.38,

@@ -46,6 +46,13 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
         return
     answer = (*words, *phrase.name) if not apart(phrase) else words
     number = count(words)
+    if all(w.tag in ("#", "D") for w in words) and clause.base not in (
+        "cost",
+        "pay",
+        "weigh",
+        "say",
+    ):
+        return
     base = clause.base
     if base in ("cost", "pay") and is_amount(words):
         yield from b.make(b.ask("how much", part), words, 0.3)
@@ -54,7 +61,8 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
         yield from b.make(b.ask("how much", part), words, 0.3)
         return
     if number and words[number:]:
-        things = b.scene.said(words[number:])
+        one = next((n for n, w in enumerate(words) if w.tag == "C"), len(words))
+        things = b.scene.said(words[number:one])
         if things is not None and not belongs(words[0].low, "ordinal"):
             yield from b.make(b.ask(f"how many {spelt(things)}", part), words[:number], 0.2)
         return
@@ -129,7 +137,7 @@ def _complement(b: Builder, part: Part) -> Iterator[Candidate]:
         return
     if words[0].tag in ("D", "N") and not apart(phrase):
         answer = b.reaching(part, answer, every=True)
-    person = subject is None or is_person(subject, b.scene)
+    person = subject is None or (is_person(subject, b.scene) and not b.means_thing())
     measured = words[-1].low if words[-1].low in _MEASURES else ""
     if words[0].tag == "#" and measured and len(words) > 1:
         yield from b.make(b.ask(f"how {_MEASURES[measured]}", part), words[:-1], 0.35)
@@ -220,7 +228,10 @@ def _place(b: Builder, part: Part) -> Iterator[Candidate]:
         wh = "who" if is_person(phrase, b.scene) else "what"
         yield from b.make(b.ask(wh, part, part.prep.replace("-", " ")), answer, 0.1)
         return
-    if is_person(phrase, b.scene) and part.prep not in ("at", "next-to", "near", "behind"):
+    owner = any(w.tag == "'" for w in words)
+    if is_person(phrase, b.scene) and part.prep not in ("next-to", "near", "behind") and not owner:
+        return
+    if any(belongs(w.low, "time") for w in words):
         return
     if belongs(phrase.head.low, "language", "colour") or part.prep in ("among", "within"):
         yield from b.make(b.ask("which " + ("colour" if belongs(phrase.head.low, "colour") else "language") + " " + part.prep, part), answer, -0.1)  # fmt: skip  # noqa: E501
@@ -339,6 +350,8 @@ def _with(b: Builder, part: Part) -> Iterator[Candidate]:
     elif prep in ("to", "for", "about", "with", "from", "of", "after", "without"):
         wh = "who" if person else "what"
         weight = 0.16 if person or base == "be" else 0.02
+        if not person and any(p.kind == "object" for p in clause.parts):
+            weight -= 0.12
         yield from b.make(b.ask(wh, part, prep), answer, weight)
 
 

@@ -46,7 +46,8 @@ def questions(text: str, most: int = 40) -> list[Asked]:
 
     Never raises; the same for the same text; takes time in proportion to its length.
     """
-    read = [_read(text, line) for line in lines(text)]
+    common = frozenset(re.findall(r"(?<![\w'’])[a-z]{3,}", text))
+    read = [_read(text, line, common) for line in lines(text)]
     persons = _persons(read)
     found: list[Asked] = []
     for sentence, candidates in _asked(text, read, persons):
@@ -54,13 +55,13 @@ def questions(text: str, most: int = 40) -> list[Asked]:
     return _spread(_unique(found), len(text.split()))[:most]
 
 
-def _read(text: str, line: Line) -> _Read:
+def _read(text: str, line: Line, common: frozenset[str]) -> _Read:
     end = line.start + len(line.text)
-    words = tokens(text, line.start, end)
+    words = tokens(text, line.start, end, common)
     if line.key and not line.column and _is_clause(line.key):
         start = line.start + len(line.text) - len(line.whole)
         line = replace(line, text=line.whole, start=start, key="", whole="")
-        words = tokens(text, start, end)
+        words = tokens(text, start, end, common)
     said = [] if line.text.rstrip(')*_"” ').endswith("?") or line.column else clauses(words)
     return _Read(line, words, said)
 
@@ -177,11 +178,10 @@ class _Memory:
         if line.headings != self.section:
             self.section, self.people, self.thing = line.headings, {}, {}
             for heading in line.headings if not line.letter else ():
-                if ":" not in heading and heading.lower() not in self.persons:
-                    continue
-                about = topic([heading], Scene("", {}, self.persons))
-                if about is not None and re.fullmatch(r"[A-Z][a-z'’-]+[^s\W]", about):
-                    self.people[about] = "?"
+                named = re.match(r"([A-Z][a-z'’-]+[a-rt-z]):|([A-Z][a-z'’-]+)$", heading)
+                name = named and (named[1] or named[2])
+                if name and (named and named[1] or name.lower() in self.persons):
+                    self.people[name] = "?"
         self.letter = line.letter
 
     def name(self, key: str) -> None:
@@ -190,9 +190,10 @@ class _Memory:
         if words and words[0].tag in ("w", "N", "D"):
             said = Scene(key).said(words)
             if said is not None and not any(w.tag == "S" for w in words):
-                owned = words[0].tag == "D" or key.split()[0].lower() in self.persons
+                owned = words[0].tag == "D" or words[0].low in self.persons
                 said = said if owned else f"my {said[:1].lower()}{said[1:]}"
-                self.thing = {"it": said, "they": said}
+                plural = said.endswith("s") and not said.endswith("ss")
+                self.thing = {"they" if plural else "it": said}
 
     def for_clause(self, clause: Clause) -> dict[str, str]:
         meant = self.meant

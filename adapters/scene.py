@@ -24,7 +24,7 @@ DANGLING = frozenset(
     "those one ones other others another such you your yours yourself same former latter both "
     "each either neither something someone somebody anything everything nothing everyone nobody "
     "everybody none all some any which who whom that what of such".split()
-) - {"of", "which", "who", "what", "all", "some", "any"}
+) - {"of", "which", "who", "what", "all", "some"} | {"ours", "mine", "none"}
 
 
 POSSESSIVE = {"his": "he", "her": "she", "its": "it", "their": "they", "your": "you"}
@@ -204,6 +204,8 @@ def is_amount(words: Sequence[Token]) -> bool:
     """ "140 euros", "£40", "12 kg", "140"."""
     numbers = [w for w in words if w.tag == "#"]
     return bool(numbers) and all(
-        w.tag in ("#", "C") or belongs(w.low, "unit") or w.low in ("a", "about", "and")
+        w.tag in ("#", "C")
+        or belongs(w.low, "unit")
+        or w.low in ("a", "about", "and", "minus", "plus")
         for w in words
     )

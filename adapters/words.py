@@ -6,6 +6,7 @@ Pure text; a word's tag is what it can be, what it is here is for `clauses` to s
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 
 from acclimate.adapters.grammar import Form, belongs, verb_forms
@@ -102,8 +103,11 @@ class Token:
         return any(kind in kinds for _, kind in self.verb)
 
 
-def tokens(text: str, start: int, end: int) -> list[Token]:
-    """The words of text[start:end], at most 90, with offsets in `text`; emphasis marks left out."""
+def tokens(text: str, start: int, end: int, common: Container[str] = frozenset()) -> list[Token]:
+    """The words of text[start:end], at most 90, with offsets in `text`; emphasis marks left out.
+
+    `common`: words that the note writes with a small letter, and so are no names.
+    """
     out: list[Token] = []
     for match in _TOKEN.finditer(text, start, end):
         if match["mark"] or len(out) >= MOST_TOKENS:
@@ -119,7 +123,7 @@ def tokens(text: str, start: int, end: int) -> list[Token]:
             continue
         out.append(Token(word, match.start(), match.end(), "w"))
     out = _compounds(text, out)
-    return [_tagged(out, n) for n in range(len(out))]
+    return [_tagged(out, n, common) for n in range(len(out))]
 
 
 def _compounds(text: str, words: list[Token]) -> list[Token]:
@@ -139,11 +143,11 @@ def _compounds(text: str, words: list[Token]) -> list[Token]:
     return out
 
 
-def _tagged(words: list[Token], n: int) -> Token:
+def _tagged(words: list[Token], n: int, common: Container[str]) -> Token:
     token = words[n]
     low = token.low
     forms = verb_forms().get(low, ())
-    tag = _tag(token, low, forms, words, n)
+    tag = _tag(token, low, forms, words, n, common)
     if tag in ("N", "#", "S", "O", "D", "P", "C"):
         forms = ()
     elif not forms and tag == "w" and low.isalpha():
@@ -151,7 +155,14 @@ def _tagged(words: list[Token], n: int) -> Token:
     return Token(token.text, token.start, token.end, tag, forms)
 
 
-def _tag(token: Token, low: str, forms: tuple[Form, ...], words: list[Token], n: int) -> str:
+def _tag(
+    token: Token,
+    low: str,
+    forms: tuple[Form, ...],
+    words: list[Token],
+    n: int,
+    common: Container[str],
+) -> str:
     if token.tag != "w":
         return token.tag
     if low == "'s":
@@ -187,10 +198,22 @@ def _tag(token: Token, low: str, forms: tuple[Form, ...], words: list[Token], n:
     known = bool(forms) or belongs(low, "kin", "role", "time", "colour", "belongings", "ordinal")
     if token.text[0].isupper() and (n or not known) and not token.text.isupper():
         first = n == 0 or words[n - 1].low in (".", ":", '"', "“")
-        return "w" if first and known else "N"
+        return "w" if first and (known or low in common or _compound(words, n)) else "N"
     if token.text.isupper() and len(token.text) > 1:
         return "N"
     return "w"
+
+
+def _compound(words: list[Token], n: int) -> bool:
+    """ "Salt stone hangs": a noun before a noun, not a name before its verb."""
+    after = words[n + 1].low if n + 1 < len(words) else ""
+    return (
+        after.isalpha() and words[n + 1].text.islower() and after not in verb_forms()
+        and after not in PREPOSITIONS and after not in _ADVERBS and after not in _DETERMINERS
+        and after not in BE and after not in HAVE and after not in MODALS and after not in DO
+        and after not in ("and", "or", "but", "who", "which", *_CLAUSAL, *SUBJECTS, *_OBJECTS)
+        and not after.endswith(("s", "ed", "ly"))
+    )  # fmt: skip
 
 
 def _numeric(words: list[Token], n: int) -> bool:
