@@ -34,6 +34,7 @@ def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
         yield from _existing(builder)
         return
     yield from _names(builder)
+    yield from _defined(builder)
     if clause.negative and not (clause.tense == "modal" or clause.first in ("don't", "doesn't")):
         return
     for part in clause.parts:
@@ -46,8 +47,43 @@ def _is_dummy(clause: Clause) -> bool:
     if clause.subject is None or clause.subject.head.low != "it" or clause.base != "be":
         return False
     of = next((p for p in clause.parts if p.kind == "complement"), None)
-    timed = any(p.kind == "time" for p in clause.parts)
-    return timed or of is None or any(belongs(w.low, "time", "day", "ordinal") for w in of.words)
+    timed = any(p.kind == "time" and p.prep not in ("on", "at") for p in clause.parts)
+    told = of is not None and any(belongs(w.low, "time", "day", "ordinal") for w in of.words)
+    return timed or told or not clause.parts
+
+
+def _defined(b: Builder) -> Iterator[Candidate]:
+    """ "The sweets that I keep in my toolbox are violet creams", "Pascoe is the garage that …"."""
+    clause, subject = b.clause, b.clause.subject
+    relative, answer = clause.inside, None
+    if clause.after is not None and subject is not None and subject.words[0].tag == "N":
+        relative, answer = clause.after, (*subject.words, *subject.name)
+    elif relative is not None and (clause.base == "be" or clause.passive) and clause.parts:
+        phrase = clause.parts[0].phrase
+        named = clause.parts[0].kind == "complement" or clause.base == "be"
+        answer = (*phrase.words, *phrase.name) if named else None
+    if relative is None or answer is None:
+        return
+    inner = Builder(relative.clause, b.scene)
+    noun = [w for w in relative.noun.words if w.tag != "D"]
+    bare = b.scene.said(noun)
+    if bare is None:
+        return
+    wh = f"which {bare}"
+    if is_person(relative.noun, b.scene):
+        wh = "who"
+    elif relative.pronoun == "where" or relative.noun.head.low in ("place", "spot"):
+        wh = "where"
+    elif relative.noun.head.low in ("day", "date", "time", "month", "year"):
+        wh = "when"
+    elif relative.noun.head.low in ("thing", "one", "only", "ones"):
+        wh = "what"
+    if relative.own:
+        verbs, tail = inner.verbs(), inner.tail(None, timed=True)
+        question = None if verbs is None or not tail else finished([wh, *verbs, *tail])
+    else:
+        question = inner.ask(wh, None)
+    yield from inner.make(question, answer, 0.3)
 
 
 def _names(b: Builder) -> Iterator[Candidate]:

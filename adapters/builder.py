@@ -149,7 +149,10 @@ class Builder:
             if part is without:
                 continue
             if part.kind == "time":
-                vague = any(belongs(w.low, "vague_time") or w.low == "this" for w in part.words)
+                vague = any(
+                    belongs(w.low, "vague_time") or w.low in ("this", "last", "next")
+                    for w in part.words
+                ) or (len(part.words) == 2 and belongs(part.words[1].low, "time"))
                 lasting = self.clause.tense == "present" and not self.scene.dated
                 if vague or not timed or not (lasting or solid == 0):
                     continue
@@ -223,9 +226,13 @@ class Builder:
         if clause.tense == "past" and self.scene.dated:
             base -= 0.08
         if clause.middle and clause.middle[-1].endswith("ing") and clause.first in BE:
-            base -= 0.08
+            base -= 0.04
         if belongs(clause.base, "feeling"):
             base -= 0.2
+        felt = next((p for p in clause.parts if p.kind == "complement"), None)
+        if clause.base == "be" and felt is not None and len(felt.words) == 1:
+            if felt.words[0].tag == "w" and self.mine:
+                base -= 0.25
         if clause.changed or clause.base in ("switch", "swap", "change", "replace"):
             base += 0.15
         subject = clause.subject

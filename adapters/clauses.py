@@ -66,6 +66,19 @@ class Clause:
     changed: bool = False  # says what is so from now on
     dependent: bool = False
     front: int = 0  # how many of the parts stood before the subject
+    inside: Relative | None = None  # what its subject says: "The place where I swim is …"
+    after: Relative | None = None  # what its complement says: "Pascoe is the garage that …"
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A noun and the clause that says which one: "the sweets that I keep in my toolbox"."""
+
+    noun: Phrase
+    pronoun: str  # who, which, that, where; "" where it is left out
+    clause: Clause
+    own: bool  # the noun is the clause's subject
+    end: int
 
 
 _UNKNOWN = Phrase((Token("it", 0, 0, "S"),), Token("it", 0, 0, "S"), 0)
@@ -75,6 +88,7 @@ _UNKNOWN = Phrase((Token("it", 0, 0, "S"),), Token("it", 0, 0, "S"), 0)
 class _Reading:
     words: Sequence[Token]
     out: list[Clause] = field(default_factory=list)
+    inside: Relative | None = None  # of the subject read last
 
 
 def clauses(words: Sequence[Token]) -> list[Clause]:
@@ -86,9 +100,8 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
     while n < len(words):
         token = words[n]
         low = token.low
-        if low in _DEPENDENT and not time_end(words, n) > n and _subject(reading, n + 1):
-            found = _subject(reading, n + 1)
-            assert found is not None
+        found = _subject(reading, n + 1) if low in _DEPENDENT and time_end(words, n) == n else None
+        if found is not None:
             clause, end = _predicate(words, found.end, found, [])
             reading.out.append(replace(clause, dependent=True))
             n = max(end, n + 1)
@@ -123,7 +136,10 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             continue
         subject = _subject(reading, n)
         if subject is not None:
+            inside = reading.inside
             clause, end = _predicate(words, subject.end, subject, front)
+            if inside is not None and inside.end == subject.end:
+                clause = replace(clause, inside=inside)
             carried = subject
         elif fresh and _drops_subject(words, n):
             clause, end = _predicate(words, n, None, front)
@@ -261,16 +277,35 @@ def _subject(reading: _Reading, n: int) -> Phrase | None:
                     return aside
             if finite(words, inner.end, replace(found, joined=found.joined)):
                 return replace(found, words=whole, end=inner.end)
-    if at < len(words) and words[at].low in ("who", "that", "which") and found.head.tag != "S":
-        _, end = _predicate(words, at + 1, found, [])
-        if end > at + 1 and finite(words, end, found):
-            return replace(found, words=tuple(words[n:end]), end=end)
+    relative = _relative(reading, found, at)
+    if relative is not None and finite(words, relative.end, found):
+        reading.inside = relative
+        return replace(found, words=tuple(words[n : relative.end]), end=relative.end)
     if at < len(words) and words[at].tag == ",":
         aside = _aside(reading, found, at + 1)
         if aside is not None:
             return aside
     if finite(words, at, found):
         return replace(found, end=at)
+    return None
+
+
+def _relative(reading: _Reading, noun: Phrase, at: int) -> Relative | None:
+    """The clause without commas that says which one the noun is."""
+    words = reading.words
+    if at >= len(words) or noun.head.tag in ("S", "O"):
+        return None
+    pronoun = words[at].low if words[at].low in ("who", "that", "which", "where") else ""
+    start = at + 1 if pronoun else at
+    if not pronoun and words[at].low not in ("i", "we", "he", "she", "they"):
+        return None
+    subject = _subject(reading, start)
+    if subject is not None:
+        clause, end = _predicate(words, subject.end, subject, [])
+        return Relative(noun, pronoun, clause, False, end)
+    if pronoun in ("who", "that", "which") and finite(words, start, noun):
+        clause, end = _predicate(words, start, noun, [])
+        return Relative(noun, pronoun, clause, True, end)
     return None
 
 
@@ -410,7 +445,12 @@ def _predicate(
     at, chain = _chain(words, at, base)
     middle += chain
     parts, at = _parts(words, at, base, passive)
-    changed = False
+    changed, after = False, None
+    last_part = parts[-1] if parts else None
+    if base == "be" and last_part is not None and last_part.kind == "complement":
+        if last_part.phrase.end == at and last_part.words[0].low == "the":
+            after = _relative(_Reading(words), last_part.phrase, at)
+            at = after.end if after is not None else at
     if subject is not None and not first and main is not None and subject.words[0].tag == "w":
         bare = not any(p.kind in ("object", "infinitive") for p in parts) and tense == "past"
         if bare and main.can("participle") and base not in _INTRANSITIVE:
@@ -424,7 +464,7 @@ def _predicate(
             parts, at, negative, changed = [*same, *other], end, False, True
     clause = Clause(
         subject, first, tuple(middle), base, tense, (*front, *parts), tuple(adverbs), passive,
-        negative, front=len(front), changed=changed,
+        negative, front=len(front), changed=changed, after=after,
     )  # fmt: skip
     return clause, at
 

@@ -228,6 +228,8 @@ def _segment(
     if any(w.can("third") and not w.can("base") and w.text.islower() for w in words):
         return  # a sentence that could not be read
     weight = 0.44 if first else 0.28
+    if head.tag == "#" and len(words) > 1 and words[1].tag == "w":
+        weight -= 0.0 if belongs(words[1].low, "unit", "time") else 0.2
     if re.search(r"\b(?:my|our)\b", thing):
         weight += 0.05
     if not content_words(thing):
@@ -389,6 +391,9 @@ def verbless(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candi
     thing = scene.said(found.words)
     if thing is None or not content_words(thing):
         return
+    lone = len(found.words) == 1 and found.words[0].low not in scene.persons
+    if lone and found.words[0].tag == "N" and words[0] is found.words[0]:
+        thing = f"my {thing[:1].lower()}{thing[1:]}"
     if not re.match(r"(?:my|our|the)\b|.*'s ", thing) and found.words[0].tag != "N":
         thing = f"my {re.sub(r'^(?:a|an) ', '', thing)}"
     if found.name and (belongs(found.head.low, "role", "kin")):

@@ -46,6 +46,12 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
         return
     answer = (*words, *phrase.name) if not apart(phrase) else words
     number = count(words)
+    if (
+        len(words) == 1
+        and words[0].tag == "w"
+        and (belongs(clause.base, "intransitive") or belongs(words[0].low, "adjective"))
+    ):
+        return  # "lay awake"
     if all(w.tag in ("#", "D") for w in words) and clause.base not in (
         "cost",
         "pay",
@@ -214,6 +220,15 @@ def _place(b: Builder, part: Part) -> Iterator[Candidate]:
     if part.prep == "by" and clause.passive:
         yield from _agent(b, part, answer)
         return
+    if (
+        is_amount(words)
+        and len(words) > 1
+        and part.prep in ("above", "below", "over", "under", "up-to")
+    ):
+        unit = b.scene.said(words[-1:])
+        wh = f"{part.prep.replace('-', ' ')} how many {spelt(unit or '')}"
+        yield from b.make(b.ask(wh, part), words, 0.25)
+        return
     if (words[0].tag == "#" and len(words) == 1) or is_amount(words) or b.follows(part):
         return
     if part.prep == "by" and len(words) == 1:
@@ -267,6 +282,8 @@ def _is_place(part: Part, base: str) -> bool:
     bare = all(w.tag == "w" for w in words) and not part.phrase.plural and len(words) == 1
     if bare and part.prep in ("in", "on", "at", "under"):
         return belongs(head.low, "bare_place", "belongings")
+    if part.prep == "in" and belongs(head.low, "clothing"):
+        return False
     return not (belongs(head.low, "vehicle") and base not in ("live", "sleep", "keep"))
 
 
@@ -310,6 +327,9 @@ def _time(b: Builder, part: Part) -> Iterator[Candidate]:
     if b.clause.base in ("take", "last") and words[0].tag == "#" and belongs(low[-1], "time"):
         yield from b.make(b.ask("how long", part, when=True), words, 0.2)
         return
+    if words[0].tag == "#" and belongs(low[-1], "time") and not part.prep:
+        yield from b.make(b.ask("how long", part, when=True), words, 0.1)
+        return
     often = re.match(r"(?:(?:once|twice|three times|four times) a|every (?:two|three|four|second|other))", " ".join(low))  # fmt: skip  # noqa: E501
     body = words[1:] if words[0].tag == "P" and len(words) > 1 and low[0] in (
         "on", "at", "in", "by") else words  # fmt: skip
@@ -348,8 +368,9 @@ def _with(b: Builder, part: Part) -> Iterator[Candidate]:
     elif prep == "for" and is_amount(phrase.words):
         yield from b.make(b.ask("how much", part, "for"), answer, 0.1)
     elif prep in ("to", "for", "about", "with", "from", "of", "after", "without"):
-        wh = "who" if person else "what"
-        weight = 0.16 if person or base == "be" else 0.02
+        given = prep == "to" and base in ("give", "sell", "lend", "leave", "send", "write", "show")
+        wh = "who" if person or given else "what"
+        weight = 0.2 if given else 0.16 if person or base == "be" else 0.02
         if not person and any(p.kind == "object" for p in clause.parts):
             weight -= 0.12
         yield from b.make(b.ask(wh, part, prep), answer, weight)

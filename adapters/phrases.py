@@ -209,6 +209,11 @@ def _is_noun(words: Sequence[Token], n: int, at: int, head: Token | None, subjec
         return True
     if token.can("ing") and not token.can("base"):
         return after is not None and after.tag == "w" and not after.verb
+    if subject and belongs(head.low, "adjective") and not token.can("past"):
+        return True
+    if subject and after is not None and token.can("third") and after.can("past"):
+        if at + 2 < len(words) and words[at + 2].tag in ("D", "O"):
+            return True
     if subject:
         here = Phrase(tuple(words[n:at]), head, at)
         if finite(words, at, here):

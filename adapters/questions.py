@@ -161,6 +161,7 @@ class _Memory:
         self.thing: dict[str, str] = {}  # it, they → the thing last spoken of
         self.letter = ""
         self.painted = False
+        self.keyed = False
 
     @property
     def meant(self) -> dict[str, str]:
@@ -183,6 +184,7 @@ class _Memory:
                 if name and (named and named[1] or name.lower() in self.persons):
                     self.people[name] = "?"
         self.letter = line.letter
+        self.keyed = bool(line.key)
 
     def name(self, key: str) -> None:
         """In "Leather: I get it from Yeovil" it is the leather."""
@@ -223,7 +225,15 @@ class _Memory:
                 plural = phrase.plural
         if subject is not None and subject.head.low == "it" and not things:
             return
+        if clause.subject is None and self.keyed:
+            return
         self.thing = {}
+        given = objects[0] if clause.base == "have" and len(objects) == 1 else None
+        if given is not None and subject is not None and len(given.words) > 1:
+            whose = scene.said(subject.words)
+            if given.words[1].low in ("new", "different", "other") and whose is not None:
+                self.thing["it"] = f"the {given.head.low} of {whose}"
+                return
         if len(things) == 1 and not clause.dependent:
             self.thing["they" if plural else "it"] = things[0]
             noun = re.sub(r".* ", "", things[0])

@@ -86,7 +86,8 @@ class Scene:
                 else:
                     return None
             elif low in DANGLING and not (
-                (low == "other" and after is not None and after.low in ("side", "end"))
+                (low == "nothing" and len(words) == 1)
+                or (low == "other" and after is not None and after.low in ("side", "end"))
                 or (n and low in ("who", "that", "which"))
             ):
                 return None

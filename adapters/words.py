@@ -187,7 +187,7 @@ def _tag(
         return "A"
     if low in PREPOSITIONS:
         return "P"
-    if low in _CLAUSAL:
+    if low in _CLAUSAL and not (low == "while" and n and words[n - 1].low == "a"):
         return "B"
     if low == "longer" and n and words[n - 1].low == "no":
         return "A"
