@@ -11,23 +11,9 @@ import re
 from functools import cache
 from importlib import resources
 
-# Irregular past forms of common verbs; the rest takes -ed.
-_PAST = dict(
-    pair.split(":")
-    for pair in (
-        "be:was become:became begin:began break:broke bring:brought build:built buy:bought "
-        "catch:caught choose:chose come:came cost:cost cut:cut do:did drink:drank drive:drove "
-        "eat:ate fall:fell feel:felt find:found fly:flew forget:forgot get:got give:gave go:went "
-        "grow:grew have:had hear:heard hide:hid hit:hit hold:held keep:kept know:knew leave:left "
-        "lend:lent let:let lose:lost make:made mean:meant meet:met pay:paid put:put "
-        "read:read ride:rode ring:rang run:ran say:said see:saw sell:sold send:sent set:set "
-        "shut:shut sing:sang sit:sat sleep:slept speak:spoke spend:spent stand:stood swim:swam "
-        "take:took teach:taught tell:told think:thought throw:threw understand:understood "
-        "wake:woke wear:wore win:won write:wrote"
-    ).split()
-)
-_PRESENT = {past: verb for verb, past in _PAST.items()}
-_AUX = "am|is|are|was|were|can|could|will|would|should|must|may|might|have|has|had"
+from acclimate.adapters.grammar import capitalised, is_personal, past, third
+
+_AUX = "am|is|are|was|were|can['’]t|can|could|will|would|should|must|may|might|have|has|had"
 _PRONOUN = r"(?:I|we|you|he|she|they|it)"
 _SUBJECT = (
     r"(?:(?:my|our|the|your|his|her|their)\s+[\w'’-]+(?:\s+and\s+I)?"
@@ -66,37 +52,6 @@ def thesaurus() -> dict[str, tuple[str, ...]]:
         for word in words:
             table[word] = tuple(dict.fromkeys([*table.get(word, ()), *words]))
     return {w: tuple(o for o in others if o != w) for w, others in table.items()}
-
-
-def _past(verb: str) -> str:
-    if verb in _PAST:
-        return _PAST[verb]
-    if verb.endswith("e"):
-        return verb + "d"
-    if re.search(r"[^aeiou]y$", verb):
-        return verb[:-1] + "ied"
-    if re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", verb):
-        return verb + verb[-1] + "ed"
-    return verb + "ed"
-
-
-def stem(word: str) -> str:
-    """What the forms of a verb share, roughly: "goes", "going" → "go", "met" → "meet"."""
-    word = _PRESENT.get(word, word)
-    for ending in ("ing", "ed", "es", "s", "e"):
-        if word.endswith(ending) and len(word) - len(ending) >= 2:
-            return word[: -len(ending)]
-    return word
-
-
-def _third(verb: str) -> str:
-    if verb in ("have", "do", "go"):
-        return {"have": "has", "do": "does", "go": "goes"}[verb]
-    if re.search(r"(s|sh|ch|x|z|o)$", verb):
-        return verb + "es"
-    if re.search(r"[^aeiou]y$", verb):
-        return verb[:-1] + "ies"
-    return verb + "s"
 
 
 def expand(question: str) -> str:
@@ -149,11 +104,6 @@ def embedded(question: str) -> str | None:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:] if not text.startswith("I ") else text
-
-
-def capitalised(text: str) -> str:
-    """With a capital at its beginning, the rest as it is."""
-    return text[:1].upper() + text[1:]
 
 
 # A question's shape, and other ways to ask the same. `{0}` … are the pattern's groups; a form
@@ -473,7 +423,7 @@ def _stated(aux: str, rest: str) -> str:
     if match is None or aux.lower() == "do":
         return rest
     adverbs, verb, tail = match.groups()
-    return adverbs + (_third(verb) if aux.lower() == "does" else _past(verb)) + tail
+    return adverbs + (third(verb) if aux.lower() == "does" else past(verb)) + tail
 
 
 def _keywords(question: str) -> str:
@@ -537,14 +487,6 @@ _ADVICE = re.compile(
     r"|(?:(?:how|what|where|when|which \w+) )?(?:can|could|should|would|might) (?:I|we|you)\b)",
     re.I,
 )
-
-
-_PERSONAL = re.compile(r"\b(?:I|my|mine|myself|me|we|our|ours|us)\b", re.I)
-
-
-def is_personal(text: str) -> bool:
-    """Whether a word speaks of the person: "my", "I", "our" …"""
-    return _PERSONAL.search(text) is not None
 
 
 def asks_personally(question: str) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from acclimate.adapters.reword import asks_personally, expand, stem, thesaurus
+from acclimate.adapters.grammar import stem
+from acclimate.adapters.reword import asks_personally, expand, thesaurus
 
 # Words that say when an answer holds, not what it is about.
 _TIME = frozenset(

@@ -44,6 +44,11 @@ class Example:
     language: str  # as guessed, "" when unknown
     cluster: int | None  # the first of its near-duplicates
     surprise: float  # NLL of its reply when last measured, in nats a token; 0 before
+    origin: Literal["said", "note"]  # whether it stood in a chat, or was made out of a note
+    chunk_id: int | None  # the passage of the note
+    topic: str | None  # what its question is about, see `topics`; None before that was looked at
+    told: str  # what the reply says about it
+    passage: str | None  # the passage's text
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ def counts(db: Db) -> dict[State, int]:
 
 def get(db: Db, example_id: int) -> Example:
     """One example. Raises NotFound."""
-    row = db.read().execute("SELECT * FROM examples WHERE id = ?", (example_id,)).fetchone()
+    row = db.read().execute(f"{_ROWS} WHERE id = ?", (example_id,)).fetchone()
     if row is None:
         raise NotFound(f"there is no example {example_id}")
     return _example(row)
@@ -208,7 +213,7 @@ def examples(
 ) -> list[Example]:
     """The latest examples, newest first."""
     rows = db.read().execute(
-        "SELECT * FROM examples WHERE (:state IS NULL OR state = :state)"
+        f"{_ROWS} WHERE (:state IS NULL OR state = :state)"
         " AND (:route IS NULL OR route = :route) ORDER BY id DESC LIMIT :limit",
         {"state": state, "limit": limit, "route": route},
     )
@@ -260,12 +265,12 @@ def snapshot(
             conn, replay, seed, alike=caps.alike_per_round, clusters=clusters
         )
         new = conn.execute(
-            "SELECT * FROM examples WHERE id IN (SELECT value FROM json_each(?))"
+            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?))"
             " ORDER BY state, id",
             (ids(chosen.ids),),
         ).fetchall()
         old = conn.execute(
-            "SELECT * FROM examples WHERE id IN (SELECT value FROM json_each(?)) ORDER BY sha256",
+            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY sha256",
             (ids(rehearsed),),
         ).fetchall()
     return Snapshot([_example(row) for row in new], [_example(row) for row in old])
@@ -302,6 +307,9 @@ def mark(db: Db, example_ids: Iterable[int], state: State, reason: str = "") -> 
             " AND id IN (SELECT value FROM json_each(?))",
             (state, reason, FORGOTTEN, ids(example_ids)),
         )
+
+
+_ROWS = "SELECT e.*, (SELECT text FROM chunks WHERE id = e.chunk_id) AS passage FROM examples e"
 
 
 def _example(row: sqlite3.Row) -> Example:

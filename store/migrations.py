@@ -222,6 +222,25 @@ CREATE INDEX hidden_passages_by_digest ON hidden_passages(digest);
 CREATE INDEX hidden_passages_by_document ON hidden_passages(document_id);
 """
 
+_STUDY = """
+ALTER TABLE chunks ADD COLUMN derived_from INTEGER REFERENCES chunks(id) ON DELETE CASCADE;
+ALTER TABLE chunks ADD COLUMN studied INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX chunks_by_origin ON chunks(derived_from) WHERE derived_from IS NOT NULL;
+CREATE INDEX chunks_unstudied ON chunks(id) WHERE studied = 0;
+ALTER TABLE examples ADD COLUMN origin TEXT NOT NULL DEFAULT 'said'
+    CHECK (origin IN ('said', 'note'));
+ALTER TABLE examples ADD COLUMN chunk_id INTEGER REFERENCES chunks(id) ON DELETE SET NULL;
+ALTER TABLE examples ADD COLUMN topic TEXT;
+ALTER TABLE examples ADD COLUMN told TEXT NOT NULL DEFAULT '';
+CREATE INDEX examples_by_topic ON examples(topic) WHERE topic != '';
+CREATE INDEX examples_without_topic ON examples(id) WHERE topic IS NULL;
+CREATE INDEX examples_by_chunk ON examples(chunk_id) WHERE chunk_id IS NOT NULL;
+CREATE TRIGGER examples_emptied_of_topic AFTER UPDATE OF content ON examples
+    WHEN new.content = '{}' BEGIN
+    UPDATE examples SET topic = '', told = '' WHERE id = old.id;
+END;
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -251,6 +270,10 @@ def m007_receipts(db: Any) -> None:
     _run(db, _RECEIPTS)
 
 
+def m008_study(db: Any) -> None:
+    _run(db, _STUDY)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -259,6 +282,7 @@ STEPS = (
     m005_conversations,
     m006_curation,
     m007_receipts,
+    m008_study,
 )
 
 
