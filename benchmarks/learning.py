@@ -20,13 +20,13 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from acclimate.adapters.base import LoraShape, add_lora, load_base  # noqa: E402
-from acclimate.adapters.snapshot import Training  # noqa: E402
-from acclimate.daemon import log as logs  # noqa: E402
-from acclimate.daemon.rounds import LearnConfig  # noqa: E402
 from continual import streams  # noqa: E402
 from continual.home import BASE, PersonHome  # noqa: E402
 from continual.probe import Base, Probe  # noqa: E402
+
+from acclimate.adapters.base import LoraShape, add_lora, load_base  # noqa: E402
+from acclimate.daemon import log as logs  # noqa: E402
+from acclimate.daemon.rounds import LearnConfig  # noqa: E402
 
 
 class Bench:
@@ -40,9 +40,7 @@ class Bench:
         self.rounds = rounds
         self.probe = Probe(Prompt.from_gguf(models / BASE), self.stream)
         self.plain = load_base(models / BASE)
-        self.base: Base = self.probe.base(
-            self.plain, streams.general(), streams.general_prompts()
-        )
+        self.base: Base = self.probe.base(self.plain, streams.general(), streams.general_prompts())
 
     def adapted(self, folder: Path | None) -> torch.nn.Module:
         """The base with the adapter of a PEFT folder."""
@@ -103,13 +101,13 @@ def show(row: dict[str, Any]) -> None:
         f"round {row['round']} {row['state']:8s} scale {row['scale']}"
         f" exact {row['exact']:.2f} reworded {row['reworded']:.2f}"
         f" [{' '.join(f'{v:.2f}' for v in row['by_round'].values())}]"
-        f" {({k: round(v, 2) for k, v in row['by_origin'].items()})}"
+        f" { ({k: round(v, 2) for k, v in row['by_origin'].items()}) }"
         f" roundabout {row['roundabout']:.2f} stale {row['stale']:.2f} style {row['style']:.2f}"
         f" kept {row['kept']:.2f} dNLL {row['general_nll']:+.4f} KL {row['kl']:.4f}"
         f" steps {row['steps']} train {row['train_seconds']} s round {row['seconds']:.0f} s"
         + (
             f" | rag exact {r['exact']:.2f} reworded {r['reworded']:.2f}"
-            f" {({k: round(v, 2) for k, v in r['by_origin'].items()})}"
+            f" { ({k: round(v, 2) for k, v in r['by_origin'].items()}) }"
             f" roundabout {r['roundabout']:.2f}"
             if r
             else ""

@@ -35,6 +35,7 @@ from acclimate.adapters.snapshot import (
     Training,
 )
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, ledger, receipts
 from acclimate.store.balance import Caps
@@ -155,6 +156,7 @@ class Rounds:
         return self.start(RELEARN)
 
     def _begin(self, reason: str) -> _Running:
+        study(self._db)
         # In one transaction: what is forgotten from here on finds the round that has it.
         with self._db.write():
             parent = ledger.live(self._db)
@@ -180,6 +182,7 @@ class Rounds:
                 base_sha256=self._base_sha256,
                 precision=self._precision(),
                 anchor_cache=self._home.models / "anchors",
+                checkpoint=self._home.checkpoint,
                 parent=None if parent is None else self._home.adapter_dir(parent),
                 parent_version=parent,
                 training=Training(
@@ -278,6 +281,10 @@ class Rounds:
                 self.relearn()
         except (AcclimateError, sqlite3.Error) as error:
             log.warning("not_relearned", error=str(error))  # the schedule will ask again
+
+    def drop_checkpoint(self) -> None:
+        """What a round that ended leaves no use for."""
+        self._home.drop_checkpoint()
 
     # Publishing
 
@@ -431,6 +438,8 @@ class _Running(threading.Thread):
             self.kill("")
             try:
                 remove_tree(self._folder)
+                if self.judged:
+                    self._rounds.drop_checkpoint()
             except OSError as error:
                 bound.warning("round_folder_left", error=str(error))
             self._rounds.ended(self)
@@ -539,7 +548,9 @@ class _Running(threading.Thread):
 
 
 def _taught(example: Example) -> Taught:
-    return Taught(id=example.id, kind=example.kind, content=example.content)
+    return Taught(
+        id=example.id, kind=example.kind, content=example.content, passage=example.passage or ""
+    )
 
 
 def _exit_word(code: int | None) -> str:

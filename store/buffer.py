@@ -20,11 +20,11 @@ from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound
 from acclimate.store.files import failpoint
 from acclimate.store.route import Route
+from acclimate.store.topics import SUPERSEDED
 
 State = Literal["pending", "learned", "held-out", "quarantined", "forgotten"]
 # What a round may teach; the rest of the pending ones stays in the buffer with its route.
 TEACHABLE = "route IN ('weights', 'preference')"
-SUPERSEDED = "superseded by "
 FORGOTTEN = "forgotten on request"
 
 
@@ -265,8 +265,7 @@ def snapshot(
             conn, replay, seed, alike=caps.alike_per_round, clusters=clusters
         )
         new = conn.execute(
-            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?))"
-            " ORDER BY state, id",
+            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY state, id",
             (ids(chosen.ids),),
         ).fetchall()
         old = conn.execute(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
-from acclimate.store import buffer, extract, sources
+from acclimate.store import buffer, extract, sources, studied
 from acclimate.store.chats import BadLine, Exchange, parse_chat
 from acclimate.store.chunk import Chunk, chunk_exchanges, chunk_text
 from acclimate.store.curate import RULES, tidy_exchanges, tidy_text
@@ -366,10 +366,15 @@ def _replace_chunks(conn: sqlite3.Connection, document_id: int, chunks: Sequence
     """A chunk whose text stays keeps its row and so its vector: an appended log costs one chunk."""
     old: defaultdict[str, list[int]] = defaultdict(list)
     for row in conn.execute(
-        "SELECT id, text FROM chunks WHERE document_id = ? ORDER BY ordinal DESC", (document_id,)
+        "SELECT id, text FROM chunks WHERE document_id = ? AND derived_from IS NULL"
+        " ORDER BY ordinal DESC",
+        (document_id,),
     ).fetchall():
         old[row["text"]].append(row["id"])
-    conn.execute("UPDATE chunks SET ordinal = -1 - ordinal WHERE document_id = ?", (document_id,))
+    conn.execute(
+        "UPDATE chunks SET ordinal = -1 - ordinal WHERE document_id = ? AND derived_from IS NULL",
+        (document_id,),
+    )
     for chunk in chunks:
         lines = (chunk.ordinal, chunk.start_line, chunk.end_line)
         if old[chunk.text]:
@@ -383,7 +388,7 @@ def _replace_chunks(conn: sqlite3.Connection, document_id: int, chunks: Sequence
                 " VALUES (?, ?, ?, ?, ?)",
                 (*lines, chunk.text, document_id),
             )
-    conn.execute("DELETE FROM chunks WHERE document_id = ? AND ordinal < 0", (document_id,))
+    studied.drop_chunks(conn, "document_id = ? AND ordinal < 0", (document_id,))
 
 
 def _replace_quarantine(

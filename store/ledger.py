@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from acclimate.store.balance import ALIKE
-from acclimate.store.buffer import FORGOTTEN, SUPERSEDED, TEACHABLE
+from acclimate.store.buffer import FORGOTTEN, TEACHABLE
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound, RoundError, StoreError
 from acclimate.store.files import (
@@ -20,6 +20,7 @@ from acclimate.store.files import (
     sha256_file,
     version_name,
 )
+from acclimate.store.topics import SUPERSEDED
 
 ADAPTER_FILE = "adapter.gguf"
 WAS_FORGOTTEN = "an example was forgotten"  # why a round was ended that had it

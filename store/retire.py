@@ -86,6 +86,7 @@ def clear(db: Db, home: Home, drop_vectors: Callable[[], object]) -> list[str]:
             done.append(f"removed {version_name(a.version)}, which learned what was forgotten")
     if not db.read().execute("SELECT 1 FROM receipts WHERE NOT cleared LIMIT 1").fetchone():
         return done
+    home.drop_checkpoint()
     failpoint("forget.removed")
     clean = db.scrub()
     failpoint("forget.scrubbed")

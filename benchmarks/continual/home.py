@@ -16,6 +16,7 @@ from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.rounds import LearnConfig, Rounds
+from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
 from acclimate.store import ledger, sources
 from acclimate.store.db import Db
@@ -71,6 +72,7 @@ class PersonHome:
             for file in sorted((folder / part).iterdir()):
                 shutil.copy(file, self.streams[kind] / f"{folder.name}-{file.name}")
             scan(self.db, self.sources[kind])
+        study(self.db)
         while self.retriever.embed_pending():
             pass
 

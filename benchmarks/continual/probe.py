@@ -130,9 +130,7 @@ class Probe:
 
 
 @torch.no_grad()
-def drift(
-    split: Split, replies: Sequence[Anchor], at_once: int = 12
-) -> tuple[list[float], float]:
+def drift(split: Split, replies: Sequence[Anchor], at_once: int = 12) -> tuple[list[float], float]:
     """NLL of each of the base's replies, and the mean KL(base ‖ model) at their tokens, in nats."""
     rows = Activations(split, [a.encoded for a in replies])
     nll, kl = [], []

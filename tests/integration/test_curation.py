@@ -206,7 +206,7 @@ def test_a_document_read_under_older_rules_is_read_again(
             reply = f"Number {n}. Not {KEY}, I hope."
             old_example(conn, f"Which key {n}?", reply, source_id=1, document_id=1, line=n + 1)
         forgotten = conn.execute("SELECT max(id) FROM examples").fetchone()[0]
-    forget.forget_example(db, forgotten)
+    forget.forget(db, forget.Wanted(examples=(forgotten,)), home.chat_history)
     assert scan(db, source).changed == 1
     assert scan(db, source).unchanged == 1
     assert held(home, KEY) == []

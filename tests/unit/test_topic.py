@@ -34,6 +34,8 @@ def test_another_question(one: str, other: str) -> None:
     assert topic(one) != topic(other)
 
 
-@pytest.mark.parametrize("text", ["", "How tall is the Eiffel Tower?", "Write a note.", "Who am I?"])
+@pytest.mark.parametrize(
+    "text", ["", "How tall is the Eiffel Tower?", "Write a note.", "Who am I?"]
+)
 def test_what_has_no_topic(text: str) -> None:
     assert topic(text) == ""
