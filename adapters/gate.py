@@ -21,6 +21,7 @@ class Limits:
     max_general_rise_parent: float = 0.037
     max_general_rise_base: float = 0.05
     max_held_out_rise: float = 0.05
+    max_rehearsed_rise: float = 0.1
     max_repeating: float = 0.1
     max_lost_stops: float = 0.1
     max_lost_refusals: float = 0.1
@@ -32,6 +33,7 @@ class Measures:
 
     taught: NLL of what was taught, as it was taught; decides only where nothing else can.
     wordings: NLL of taught answers under wordings of their questions that were not trained.
+    rehearsed: NLL of what earlier rounds taught, as far as this one rehearses it.
     unseen: NLL of exchanges of the person that were held out of this round.
     general_parent, general_base: NLL of the base's own held-out answers; before = parent, base.
     stops: general replies that end by themselves: of the base; of these, of the candidate too; of
@@ -43,6 +45,7 @@ class Measures:
     finite: bool
     applied_kl: float
     taught: list[tuple[float, float]] = field(default_factory=list)
+    rehearsed: list[tuple[float, float]] = field(default_factory=list)
     wordings: list[tuple[float, float]] = field(default_factory=list)
     unseen: list[tuple[float, float]] = field(default_factory=list)
     general_parent: list[tuple[float, float]] = field(default_factory=list)
@@ -54,7 +57,7 @@ class Measures:
     def summary(self) -> dict[str, Any]:
         """Means for people and for `card.json`; nothing that identifies an example."""
         out: dict[str, Any] = {k: v for k, v in asdict(self).items() if not isinstance(v, list)}
-        for name in ("taught", "wordings", "unseen", "general_parent", "general_base"):
+        for name in ("taught", "rehearsed", "wordings", "unseen", "general_parent", "general_base"):
             pairs: list[tuple[float, float]] = getattr(self, name)
             if pairs:
                 before, after = (fmean(side) for side in zip(*pairs, strict=True))
@@ -172,6 +175,15 @@ def gate(measures: Measures, limits: Limits | None = None) -> Verdict:
             fmean(rise) < 0,
             f"{len(measures.taught)} taught exchanges themselves, too few to hold any out:"
             f" NLL {fmean(rise):+.3f} (below 0)",
+        )
+    if measures.rehearsed:
+        rise = _rise(measures.rehearsed)
+        sure = -upper_bound([-r for r in rise], lim.confidence)
+        check(
+            "remembered",
+            sure < lim.max_rehearsed_rise,
+            f"{len(rise)} exchanges of earlier rounds: NLL {fmean(rise):+.3f},"
+            f" lower bound {sure:+.3f} (below {lim.max_rehearsed_rise:+.2f})",
         )
     for name, pairs, limit in (
         ("general, against parent", measures.general_parent, lim.max_general_rise_parent),

@@ -57,7 +57,9 @@ def is_fact(example: Taught) -> bool:
     if len(turns) != 2:
         return False
     question, reply = turns[0]["content"], turns[1]["content"]
-    return asks_personally(question) and len(reply) <= FACT_REPLY_CHARS
+    # Of what was made out of a note every question is: "Where does Uncle Bo live?"
+    about_me = bool(example.passage) or asks_personally(question)
+    return about_me and len(reply) <= FACT_REPLY_CHARS
 
 
 def choose(

@@ -96,11 +96,15 @@ class Canary(_Model):
 
 
 class Result(_Model):
-    """The worker's verdict. `card` is what `card.json` will hold beside the daemon's own facts."""
+    """The worker's verdict. `card` is what `card.json` will hold beside the daemon's own facts.
+
+    `surprise` is the NLL of each example's reply under the candidate, in nats a token.
+    """
 
     accepted: bool
     reasons: list[str]
     measures: dict[str, Any]
     card: dict[str, Any]
     canaries: list[Canary] = []
+    surprise: dict[int, float] = {}
     files: dict[str, str] = {}

@@ -60,7 +60,6 @@ SCALES = tuple(n / 50 for n in range(25, 51))
 SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
-TAUGHT_MEASURED = 24
 # In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
 # fact, and more of them only pull general text along.
 FACT_EVERY, OTHER_EVERY = 1, 2
@@ -79,6 +78,7 @@ class Material:
 
     lessons: list[Lesson]
     taught: list[Encoded]  # the new ones, each in its first wording
+    rehearsed: list[Encoded]  # the learned ones, likewise
     probes: list[Encoded]  # taught answers under wordings that are not trained
     unseen: list[Encoded]  # held-out exchanges
     prompts: list[list[int]]  # prompts of taught exchanges, for the canaries
@@ -87,7 +87,7 @@ class Material:
 
 def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
     """Tokenises the examples; one that cannot be taught is skipped with a reason, not an error."""
-    material = Material([], [], [], [], [], {})
+    material = Material([], [], [], [], [], [], {})
     limit = snapshot.training.max_tokens
 
     def encode(messages: list[dict[str, str]]) -> Encoded:
@@ -119,7 +119,6 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             if not fact:
                 plain.append(material.lessons[-1])
             if part is snapshot.new:
-                material.taught.append(wordings[0])
                 material.prompts.append(prompt.encode_prompt(messages[:-1]))
     for example in snapshot.held_out:
         try:
@@ -127,6 +126,8 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
         except ModelError as error:
             material.skipped[example.id] = error.message
     _weigh(material, plain)
+    for lesson in material.lessons:
+        (material.rehearsed if lesson.rehearsed else material.taught).append(lesson.wordings[0])
     return material
 
 
@@ -238,7 +239,8 @@ class Worker:
         split = Split(model, layers - count)
         split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
         self.model, self.split, self.general = model, split, general
-        self.taught = Activations(split, material.taught[:TAUGHT_MEASURED])
+        self.taught = Activations(split, material.taught)
+        self.rehearsed = Activations(split, material.rehearsed) if material.rehearsed else None
         self.probes = Activations(split, material.probes) if material.probes else None
         self.unseen = Activations(split, material.unseen) if material.unseen else None
         self.general_rows = Activations(split, [a.encoded for a in general])
@@ -288,6 +290,7 @@ class Worker:
             measures=measures.summary(),
             card=card,
             canaries=canaries,
+            surprise=self._surprise(material, measures),
             files=self._export(base.config),
         )
 
@@ -308,6 +311,7 @@ class Worker:
     def _nll(self) -> dict[str, list[float]]:
         rows = {
             "taught": self.taught,
+            "rehearsed": self.rehearsed,
             "wordings": self.probes,
             "unseen": self.unseen,
             "general": self.general_rows,
@@ -346,6 +350,7 @@ class Worker:
             finite=export.finite(self.model),
             applied_kl=evaluate.mean_kl(self.parent_next, moved),
             taught=list(zip(before["taught"], after["taught"], strict=True)),
+            rehearsed=list(zip(before["rehearsed"], after["rehearsed"], strict=True)),
             wordings=list(zip(before["wordings"], after["wordings"], strict=True)),
             unseen=list(zip(before["unseen"], after["unseen"], strict=True)),
             **self._general(after["general"]),
@@ -413,6 +418,12 @@ class Worker:
                 self.canary_prompts, top.indices, top.values, self.base_next, strict=True
             )
         ]
+
+    def _surprise(self, material: Material, measures: Measures) -> dict[int, float]:
+        """How badly the candidate still knows each example that it was shown, in nats a token."""
+        lessons = sorted(material.lessons, key=lambda lesson: lesson.rehearsed)
+        after = [pair[1] for pair in [*measures.taught, *measures.rehearsed]]
+        return {x.example_id: nll for x, nll in zip(lessons, after, strict=True)}
 
     def _export(self, config: Any) -> dict[str, str]:
         folder = self.folder / CANDIDATE_DIR

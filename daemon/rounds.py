@@ -328,19 +328,21 @@ class Rounds:
 
             def record() -> None:
                 nonlocal recorded
-                ledger.publish(
-                    self._db,
-                    round_id,
-                    version,
-                    snapshot.parent_version,
-                    result.files[ledger.ADAPTER_FILE],
-                    1.0,
-                    card,
-                    taught,
-                    [e.id for e in snapshot.held_out],
-                    result.measures,
-                    result.reasons,
-                )
+                with self._db.write():
+                    ledger.publish(
+                        self._db,
+                        round_id,
+                        version,
+                        snapshot.parent_version,
+                        result.files[ledger.ADAPTER_FILE],
+                        1.0,
+                        card,
+                        taught,
+                        [e.id for e in snapshot.held_out],
+                        result.measures,
+                        result.reasons,
+                    )
+                    buffer.set_surprise(self._db, result.surprise)
                 recorded = True
                 failpoint("publish.committed")
 

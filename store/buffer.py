@@ -308,6 +308,15 @@ def mark(db: Db, example_ids: Iterable[int], state: State, reason: str = "") -> 
         )
 
 
+def set_surprise(db: Db, nll: Mapping[int, float]) -> None:
+    """Keep how badly the adapter knows each example: the NLL of its reply, in nats a token."""
+    with db.write() as conn:
+        conn.executemany(
+            "UPDATE examples SET surprise = ? WHERE id = ?",
+            [(value, number) for number, value in nll.items()],
+        )
+
+
 _ROWS = "SELECT e.*, (SELECT text FROM chunks WHERE id = e.chunk_id) AS passage FROM examples e"
 
 
