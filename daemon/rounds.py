@@ -342,7 +342,7 @@ class Rounds:
                         result.measures,
                         result.reasons,
                     )
-                    buffer.set_surprise(self._db, result.surprise)
+                    buffer.set_surprise(self._db, round_id, result.surprise)
                 recorded = True
                 failpoint("publish.committed")
 

@@ -308,13 +308,26 @@ def mark(db: Db, example_ids: Iterable[int], state: State, reason: str = "") -> 
         )
 
 
-def set_surprise(db: Db, nll: Mapping[int, float]) -> None:
-    """Keep how badly the adapter knows each example: the NLL of its reply, in nats a token."""
+def set_surprise(db: Db, round_id: int, nll: Mapping[int, float]) -> None:
+    """Keep how badly a round's adapter knows each example: its reply's NLL, in nats a token."""
     with db.write() as conn:
         conn.executemany(
-            "UPDATE examples SET surprise = ? WHERE id = ?",
-            [(value, number) for number, value in nll.items()],
+            "UPDATE round_examples SET nll = ? WHERE round_id = ? AND example_id = ?",
+            [(value, round_id, number) for number, value in nll.items()],
         )
+        follow_surprise(conn, round_id)
+
+
+def follow_surprise(conn: sqlite3.Connection, round_id: int) -> None:
+    """What the last adapter that still stands measured, for a round's examples."""
+    conn.execute(
+        "UPDATE examples SET surprise = coalesce(("
+        "  SELECT r.nll FROM round_examples r JOIN adapters a USING (round_id)"
+        "  WHERE r.example_id = examples.id AND r.nll IS NOT NULL AND a.state = 'ok'"
+        "  ORDER BY r.round_id DESC LIMIT 1), 0)"
+        " WHERE id IN (SELECT example_id FROM round_examples WHERE round_id = ?)",
+        (round_id,),
+    )
 
 
 _ROWS = "SELECT e.*, (SELECT text FROM chunks WHERE id = e.chunk_id) AS passage FROM examples e"

@@ -94,7 +94,7 @@ def start_round(
         roles = (("new", new_ids), ("replay", replay_ids), ("held-out", held_out_ids))
         for role, example_ids in roles:
             conn.executemany(
-                "INSERT INTO round_examples VALUES (?, ?, ?)",
+                "INSERT INTO round_examples(round_id, example_id, role) VALUES (?, ?, ?)",
                 [(round_id, example_id, role) for example_id in example_ids],
             )
         failpoint("round.started")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from acclimate.store.balance import ALIKE
+from acclimate.store.buffer import TEACHABLE
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound
 from acclimate.store.retire import Retired
@@ -101,11 +103,12 @@ def waiting(db: Db) -> int:
 def _left(conn: sqlite3.Connection, row: sqlite3.Row) -> list[int]:
     """Examples that wait still: no accepted round has taught them since, and they may be taught."""
     found = conn.execute(
-        "SELECT e.id FROM receipt_examples x JOIN examples e ON e.id = x.example_id"
-        " WHERE x.receipt_id = ? AND e.state IN ('pending', 'held-out') AND NOT EXISTS ("
+        "SELECT e.id FROM receipt_examples x JOIN examples e ON e.id = x.example_id"  # noqa: S608
+        f" WHERE x.receipt_id = ? AND e.state IN ('pending', 'held-out') AND e.{TEACHABLE}"
+        " AND e.reason != ? AND NOT EXISTS ("
         "  SELECT 1 FROM round_examples r JOIN adapters a USING (round_id)"
         "  WHERE r.example_id = e.id AND r.role = 'new' AND r.round_id > ? AND a.state = 'ok')",
-        (row["id"], row["last_round"]),
+        (row["id"], ALIKE, row["last_round"]),
     )
     return [example["id"] for example in found.fetchall()]
 

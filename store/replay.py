@@ -75,7 +75,8 @@ def draw(
 def _recent(conn: sqlite3.Connection, count: int, rng: random.Random) -> Iterable[sqlite3.Row]:
     """What the latest accepted rounds taught, newest round first, shuffled within a round."""
     rounds = conn.execute(
-        "SELECT id FROM rounds WHERE state = 'accepted' ORDER BY id DESC LIMIT ?",
+        "SELECT r.id FROM rounds r JOIN adapters a ON a.round_id = r.id"
+        " WHERE r.state = 'accepted' AND a.state = 'ok' ORDER BY r.id DESC LIMIT ?",
         (_RECENT_ROUNDS,),
     ).fetchall()
     for row in rounds:
@@ -91,7 +92,7 @@ def _hardest(conn: sqlite3.Connection, count: int) -> list[sqlite3.Row]:
     return conn.execute(
         f"SELECT {_COLUMNS} FROM examples e INDEXED BY examples_by_surprise"  # noqa: S608
         " WHERE state = 'learned' AND surprise > 0"
-        " ORDER BY surprise DESC LIMIT ?",
+        " ORDER BY surprise DESC, sha256 LIMIT ?",
         (2 * count,),
     ).fetchall()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from acclimate.store import ledger
+from acclimate.store.buffer import follow_surprise
 from acclimate.store.db import Db, ids
 from acclimate.store.files import Home, failpoint, remove_tree, version_name
 
@@ -58,6 +59,8 @@ def retire(db: Db, example_ids: Iterable[int]) -> Retired:
             (chosen,),
         )
         relearn = [row["id"] for row in waiting.fetchall()]
+        for version in versions:
+            follow_surprise(conn, ledger.adapter(db, version).round_id)
         ended = _running(conn, db, forgotten, carriers)
         failpoint("forget.retired")
     return Retired(versions, before, ledger.live(db), unpinned, ended, relearn)

@@ -115,8 +115,13 @@ def test_a_quarter_is_recent_and_a_quarter_hard(db: Db) -> None:
     with db.write() as conn:
         learn(conn, 1, 1_000)
         conn.execute("INSERT INTO rounds(id, state, started_at, seed) VALUES (1, 'accepted', 0, 1)")
+        conn.execute(
+            "INSERT INTO adapters(version, round_id, sha256, scale, card, created_at)"
+            " VALUES (1, 1, '', 1, '{}', 0)"
+        )
         conn.executemany(
-            "INSERT INTO round_examples VALUES (1, ?, 'new')", [(n,) for n in range(991, 1001)]
+            "INSERT INTO round_examples(round_id, example_id, role) VALUES (1, ?, 'new')",
+            [(n,) for n in range(991, 1001)],
         )
         conn.execute("UPDATE examples SET surprise = id WHERE id BETWEEN 101 AND 110")
         found = drawn(conn, 40, seed=2)
