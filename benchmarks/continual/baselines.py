@@ -10,9 +10,8 @@ from typing import Any
 
 from acclimate.adapters.train import Diverged
 from continual.material import RoundMaterial
-from continual.methods import Joint
 from continual.probe import Base, Probe
-from continual.sequential import Sequential, our_tokens
+from continual.sequential import Joint, Sequential, our_tokens
 
 Row = dict[str, Any]
 

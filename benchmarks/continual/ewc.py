@@ -6,7 +6,6 @@ one Fisher matrix and one anchor point, however many rounds there were.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,11 +50,11 @@ class Ewc(Sequential):
 
     def end(self, lessons: Sequence[Lesson]) -> None:
         """Adds this round's Fisher and takes its end as the point to stay near."""
-        rng = random.Random(self.seed + self.rounds)
         rows = []
         for lesson in lessons:
             each = list({id(w): w for w in lesson.wordings}.values())
-            rows += rng.sample(each, min(FISHER_WORDINGS, len(each)))
+            order = torch.randperm(len(each), generator=self.generator).tolist()
+            rows += [each[i] for i in order[:FISHER_WORDINGS]]
         if not rows:
             return
         new = self.diagonal(rows)

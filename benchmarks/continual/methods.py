@@ -1,8 +1,8 @@
 """The baselines by name, and the settings that the sweep found for each.
 
-    method = build("ewc", base, prompt, base_path)
-    spent = method.learn(lessons, contexts, budget_tokens)   # once a round
-    probe.measure(method.model, …)
+method = build("ewc", base, prompt, base_path)
+spent = method.learn(lessons, contexts, budget_tokens)   # once a round
+probe.measure(method.model, …)
 """
 
 from __future__ import annotations

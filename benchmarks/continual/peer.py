@@ -28,6 +28,7 @@ import transformers  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 
 from acclimate.adapters.base import load_base  # noqa: E402
+from acclimate.adapters.evaluate import share  # noqa: E402
 from acclimate.adapters.prompt import Encoded, Prompt  # noqa: E402
 from acclimate.adapters.train import Lesson  # noqa: E402
 from acclimate.daemon.rounds import LearnConfig  # noqa: E402
@@ -63,6 +64,8 @@ def train(
     seed: int = 0,
 ) -> Reached:
     """Trains on the rows until `recall` of the model reaches `target`, or for so many epochs."""
+    # transformers takes a model from a GGUF for a packed one, although its weights are float32 now.
+    model.is_quantized = False
     adapted = get_peft_model(
         model,
         LoraConfig(
@@ -93,7 +96,9 @@ def train(
                 seed=seed,
             ),
             train_dataset=[_features(row) for row in rows],
-            data_collator=transformers.DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED),
+            data_collator=transformers.DataCollatorForSeq2Seq(
+                tokenizer, label_pad_token_id=IGNORED
+            ),
             callbacks=[clock],
         )
         trainer.remove_callback(transformers.PrinterCallback)
@@ -164,7 +169,7 @@ def our_recall(path: Path, persona_facts: set[str], number: int, row: str = "our
         for reply in done["replies"]
         if reply["kind"] in ("exact", "reworded") and reply["fact"] in persona_facts
     ]
-    return sum(flags) / len(flags)
+    return share(flags)
 
 
 def main() -> int:
@@ -173,9 +178,7 @@ def main() -> int:
     parser.add_argument("--persona", default="development")
     parser.add_argument("--round", type=int, default=1)
     parser.add_argument("--target", type=float, help="recall to reach; else that of --ours")
-    parser.add_argument(
-        "--ours", type=Path, default=ROOT / "benchmarks" / "out" / "learning.json"
-    )
+    parser.add_argument("--ours", type=Path, default=ROOT / "benchmarks" / "out" / "learning.json")
     parser.add_argument("--epochs", type=int, default=20, help="the cap")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--models", type=Path, default=ROOT / ".cache" / "models")
@@ -196,7 +199,7 @@ def main() -> int:
     def recall(model: torch.nn.Module) -> float:
         said = probe.say(model, [q for q, _ in questions], REPLY_TOKENS, None)
         right = [streams.right(s, a) for s, (_, a) in zip(said, questions, strict=True)]
-        return sum(right) / len(right)
+        return share(right)
 
     part = rounds(stream.rounds[: args.round], prompt, LearnConfig())[-1]
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)

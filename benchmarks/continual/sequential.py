@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import transformers
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from acclimate.adapters.base import Activations, Batch, LoraShape, Split, add_lora, head
@@ -221,9 +222,7 @@ def plan(
     steps: list[list[Encoded]] = []
     epoch = tokens = 0
     while tokens < budget_tokens:
-        members = [
-            i for i, x in enumerate(lessons) if x.wordings and (epoch + i) % x.every == 0
-        ]
+        members = [i for i, x in enumerate(lessons) if x.wordings and (epoch + i) % x.every == 0]
         for picked in _batches(members, size, generator) if members else ():
             if tokens >= budget_tokens:
                 break
@@ -250,7 +249,7 @@ def reset(model: torch.nn.Module, seed: int) -> None:
     """Makes the trained adapter a new one that changes nothing yet."""
     with seeded(seed):
         for module in model.modules():
-            if hasattr(module, "reset_lora_parameters"):
+            if isinstance(module, LoraLayer):
                 module.reset_lora_parameters("default", True)
 
 
