@@ -1,27 +1,20 @@
 """Floating-point operations of a training step, counted from shapes, and what the machine can do.
 
-    python benchmarks/continual/flops.py [--threads 2] [--models DIR]
-
 Counts matrix products only, two operations for each multiply and add; a step's backward pass has no
 gradient of frozen weights. What attention computes again in its backward pass is not counted.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from acclimate.adapters.base import ATTENTION, MLP, LoraShape
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PEAK_SIZE = 2048
 # (rows, in, out) as they come up in the default model's steps: a packed batch through gate and up,
 # through down, and completion tokens times a part of the vocabulary.
@@ -76,6 +69,22 @@ def forward(sizes: Sizes, layers: int, tokens: int) -> int:
     """A row of tokens through so many frozen layers."""
     products = sum(2 * tokens * i * o for i, o in map(sizes.linear, (*ATTENTION, *MLP)))
     return layers * (products + sizes.attention(tokens))
+
+
+def activations(
+    sizes: Sizes, layers: int, lengths: Sequence[int], prefix: int, batch_tokens: int = 512
+) -> int:
+    """The pass that `base.Activations` makes through the frozen layers, in rows as it packs them."""
+    total, start = 0, 0
+    while start < len(lengths):
+        stop, size, row = start, 0, prefix
+        while stop < len(lengths) and size < batch_tokens:
+            size += lengths[stop]
+            row += lengths[stop] - prefix
+            stop += 1
+        total += forward(sizes, layers, row)
+        start = stop
+    return total
 
 
 def logits(sizes: Sizes, predicted: int, part: int | None = None) -> int:
@@ -165,36 +174,3 @@ def _speed(rows: int, inner: int, columns: int, repeats: int) -> float:
             torch.mm(a, b, out=out)
         best = max(best, often * work / (time.perf_counter() - began))
     return best / 1e9
-
-
-def main() -> int:
-    """Prints the peak and what one step of the default round needs."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--config", type=json.loads, default={}, help="sizes of another model")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out" / "flops.json")
-    args = parser.parse_args()
-    # SmolLM2-135M, a batch of 8 lessons and one of 5 + 4 anchors, as rounds have them.
-    sizes = Sizes(576, 1536, 9, 3, 64, 30, 49152)
-    if args.config:
-        sizes = Sizes(**args.config)
-    layers = tuple(range(sizes.layers - round(sizes.layers / 3), sizes.layers))
-    shape = LoraShape(8, 16.0, layers, MLP)
-    out: dict[str, Any] = {"threads": args.threads, "gflops": peak(args.threads)}
-    for size, speed in out["gflops"].items():
-        print(f"{size:>18s}  {speed:7.1f} GFLOP/s")
-    lessons = step(sizes, shape, tokens=140, predicted=40, part=4608)
-    anchors = step(sizes, shape, tokens=380, predicted=280, part=4608)
-    out["step"] = {"lessons": lessons, "anchors": anchors}
-    best = max(out["gflops"].values()) * 1e9
-    print(
-        f"a step: lessons {lessons / 1e9:.1f} GFLOP, anchors {anchors / 1e9:.1f};"
-        f" at the peak {(lessons + anchors) / best:.2f} s"
-    )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(out))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,7 +19,7 @@ from acclimate.adapters import anchors
 from acclimate.adapters.base import ALL_LINEAR, LoraShape
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Training
-from acclimate.adapters.train import _in_turn
+from acclimate.adapters.train import Anchor, _in_turn
 from acclimate.store.files import sha256_file
 from continual.distil import ContextDistillation
 from continual.ewc import Ewc
@@ -106,7 +106,15 @@ def build(
 def general_replies(
     base: transformers.PreTrainedModel, prompt: Prompt, base_path: Path
 ) -> list[Encoded]:
-    """What the base itself says to the anchors' prompts, from the rounds' cache where it is."""
+    """What the base itself says to the anchors' prompts."""
+    long, short = general_anchors(base, prompt, base_path)
+    return [anchor.encoded for anchor in (*long, *short)]
+
+
+def general_anchors(
+    base: transformers.PreTrainedModel, prompt: Prompt, base_path: Path
+) -> tuple[list[Anchor], list[Anchor]]:
+    """The long and the short ones of our rounds, from the rounds' cache where it has them."""
     out = []
     for name, tokens in (
         ("anchor_prompts", anchors.REPLY_TOKENS),
@@ -119,5 +127,5 @@ def general_replies(
         if found is None:
             found = anchors.make(base, prompt, prompts, tokens)
             anchors.save(path, found, key)
-        out += [anchor.encoded for anchor in found]
-    return out
+        out.append(found)
+    return out[0], out[1]

@@ -182,8 +182,8 @@ class Sequential:
 
     def count_forward(self, layers: int, cache: Activations) -> None:
         """Counts the pass that made these activations."""
-        tokens = [len(row.tokens) - cache.prefix for row in cache.rows]
-        self._counted += sum(flops.forward(self.sizes, layers, n) for n in [cache.prefix, *tokens])
+        lengths = [len(row.tokens) for row in cache.rows]
+        self._counted += flops.activations(self.sizes, layers, lengths, cache.prefix)
 
     def adapter_bytes(self) -> int:
         """What has to be kept to answer: the numbers of the adapter, trained and frozen."""

@@ -100,8 +100,10 @@ class Sweep:
         self.rounds = rounds(stream.rounds[:count], self.prompt, LearnConfig())
         self.about = {"persona": stream.name, "rounds": count, "seed": seed}
         self.tries: list[Try] = []
+        self.rows: dict[str, Any] = {}  # what stands for methods that are not swept yet
         if out.exists():
             kept = json.loads(out.read_text("utf-8"))
+            self.rows = kept["rows"]
             if all(kept.get(key) == value for key, value in self.about.items()):
                 self.tries = kept["tries"]
 
@@ -140,11 +142,9 @@ class Sweep:
         return done
 
     def _save(self) -> None:
-        rows = {
-            name: {**{k: t[k] for k in asdict(_setting(t))}, "score": t["score"]}
-            for name, t in best_rows(self.tries).items()
-        }
-        kept = {**self.about, "rows": rows, "tries": self.tries}
+        for name, tried in best_rows(self.tries).items():
+            self.rows[name] = {**asdict(_setting(tried)), "score": tried["score"]}
+        kept = {**self.about, "rows": self.rows, "tries": self.tries}
         atomic_write(self.out, (json.dumps(kept, indent=1) + "\n").encode())
 
 

@@ -15,14 +15,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from acclimate.adapters.base import ALL_LINEAR, MLP, Activations, LoraShape, Split, load_base
+from acclimate.adapters import anchors
+from acclimate.adapters.base import (
+    ALL_LINEAR,
+    MLP,
+    Activations,
+    LoraShape,
+    Split,
+    add_lora,
+    load_base,
+)
 from acclimate.adapters.prompt import Encoded, Prompt
-from acclimate.adapters.train import Lesson
+from acclimate.adapters.train import Lesson, Recipe, train
 from acclimate.daemon.rounds import LearnConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from continual import flops, methods, peer, sweep
+from continual.cost import our_round
 from continual.distil import ContextDistillation, Questions
 from continual.ewc import Ewc, trained
 from continual.material import rounds
@@ -334,6 +344,21 @@ def test_counted_operations_are_those_that_torch_counts(
     length = len(below.rows[0].tokens)
     whole = flops.forward(sizes, sizes.layers, length) + flops.logits(sizes, length)
     assert counter.get_total_flops() == whole
+
+
+def test_a_round_of_ours_is_counted_as_it_is_trained(
+    loaded: Any, prompt: Prompt, lessons: list[Lesson]
+) -> None:
+    recipe = Recipe(exposures=3, batch=2, anchor_batch=2, short_anchor_batch=1)
+    general = anchors.make(loaded, prompt, ["Sky?", "Sea?", "Land?"], 6)
+    model = add_lora(copy.deepcopy(loaded), TOP)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        trace = train(model, Split(model, 1), lessons, general, general, recipe)
+    cost = our_round(flops.Sizes.of(loaded.config), TOP, lessons, general, general, recipe)
+    counted = cost.lower + cost.lessons + cost.anchors
+    assert cost.steps == trace.steps
+    # Other batches than those that were drawn, and texts that went through together.
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
 def test_a_matrix_product_has_a_speed() -> None:
