@@ -6,10 +6,15 @@ Rows have the columns that our own have, so that one table shows both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import transformers
+
 from acclimate.adapters.train import Diverged
-from continual.material import RoundMaterial
+from acclimate.daemon.rounds import LearnConfig
+from continual.material import RoundMaterial, rounds
+from continual.methods import build
 from continual.probe import Base, Probe
 from continual.sequential import Joint, Sequential, our_tokens
 
@@ -58,6 +63,26 @@ def live(
         out.append(row)
         show(row)
     return out
+
+
+def run(
+    name: str,
+    model: transformers.PreTrainedModel,
+    probe: Probe,
+    base: Base,
+    base_path: Path,
+    folders: Sequence[Path],
+    *,
+    budgets: Sequence[int] = (),
+    show: Callable[[Row], None] = lambda _: None,
+) -> list[Row]:
+    """One row of the settings from the first round on; `model` is afterwards as it was."""
+    taught = rounds(folders, probe.prompt, LearnConfig())
+    method = build(name, model, probe.prompt, base_path)
+    try:
+        return live(method, taught, probe, base, budgets=budgets, show=show)
+    finally:
+        method.close()
 
 
 def score(row: Row) -> float:

@@ -31,7 +31,7 @@ class Ewc(Sequential):
 
     name = "ewc"
 
-    def __init__(self, *args: Any, weight: float = 1e4, decay: float = 0.95, **own: Any) -> None:
+    def __init__(self, *args: Any, weight: float = 1e2, decay: float = 0.95, **own: Any) -> None:
         super().__init__(*args, **own)
         self.weight = weight
         self.decay = decay

@@ -74,7 +74,7 @@ def forward(sizes: Sizes, layers: int, tokens: int) -> int:
 def activations(
     sizes: Sizes, layers: int, lengths: Sequence[int], prefix: int, batch_tokens: int = 512
 ) -> int:
-    """The pass that `base.Activations` makes through the frozen layers, in rows as it packs them."""
+    """The pass of `base.Activations` through the frozen layers, in rows as it packs them."""
     total, start = 0, 0
     while start < len(lengths):
         stop, size, row = start, 0, prefix

@@ -201,7 +201,7 @@ class Joint(Sequential):
     The caller passes all lessons that still hold, not only the new ones.
     """
 
-    name = "joint"
+    name = "joint-lora"
 
     def begin(self, lessons: Sequence[Lesson], contexts: Sequence[str]) -> list[Lesson]:
         """Starts over."""

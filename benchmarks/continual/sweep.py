@@ -38,7 +38,7 @@ SHAPES = ("top", "all")
 # Each method's own coefficient: the first value goes with the sweep of the rates.
 OWN: dict[str, tuple[str, tuple[Any, ...]]] = {
     "ce-replay": ("share", (0.33, 0.2, 0.5)),
-    "ewc": ("weight", (1e4, 1e2, 1e6)),
+    "ewc": ("weight", (1e2, 1.0, 1e4)),
     "o-lora": ("weight", (0.5, 0.05, 0.005)),
     "context-distillation": ("targets", ("reply", "taught")),
 }
