@@ -129,7 +129,7 @@ def make(
         report=report,
     )
     return [
-        Anchor(Encoded(a + r.tokens, [0] * len(a) + [1] * len(r.tokens)), r.teacher)
+        Anchor(Encoded(a + r.tokens, [0.0] * len(a) + [1.0] * len(r.tokens)), r.teacher)
         for a, r in zip(asked, replies, strict=True)
     ]
 
@@ -165,11 +165,11 @@ def load(path: Path, key: str) -> list[Anchor] | None:
             if (file.metadata() or {}).get("key") != key:
                 return None
         tensors = load_file(str(path))
-        tokens, mask = tensors["tokens"].tolist(), tensors["mask"].tolist()
+        tokens, mask = tensors["tokens"].tolist(), tensors["mask"].float().tolist()
         anchors, at, taught_at = [], 0, 0
         for length in tensors["lengths"].tolist():
             row = Encoded(tokens[at : at + length], mask[at : at + length])
-            n = sum(row.mask)
+            n = len(row.completion())
             part = slice(taught_at, taught_at + n)
             anchors.append(Anchor(row, Teacher(tensors["ids"][part], tensors["logp"][part])))
             at, taught_at = at + length, taught_at + n

@@ -319,7 +319,7 @@ class Activations:
     def batch(self, indices: Sequence[int]) -> Batch:
         """One packed row of these sequences, ready for `Split.upper`."""
         lengths = [len(self.hidden[i]) for i in indices]
-        predicting, target, owner = [], [], []
+        predicting, target, owner, weight = [], [], [], []
         at = self.prefix
         for n, i in enumerate(indices):
             row = self.rows[i]
@@ -329,6 +329,7 @@ class Activations:
                     predicting.append(at + t - 1 - self.prefix if t > self.prefix else t - 1)
                     target.append(row.tokens[t])
                     owner.append(n)
+                    weight.append(taught)
             at += lengths[n]
         return Batch(
             torch.cat([self.prefix_hidden, *(self.hidden[i] for i in indices)])[None],
@@ -336,6 +337,7 @@ class Activations:
             torch.tensor(predicting),
             torch.tensor(target),
             torch.tensor(owner),
+            torch.tensor(weight, dtype=torch.float32),
         )
 
 
@@ -344,7 +346,7 @@ class Batch:
     """A packed row with its M taught tokens.
 
     `hidden` (1, N, D); `predicting` (M,) the positions whose output predicts `target` (M,);
-    `owner` (M,) the index of the sequence that each belongs to.
+    `owner` (M,) the index of the sequence that each belongs to, `weight` (M,) how much it counts.
     """
 
     hidden: Tensor
@@ -352,6 +354,7 @@ class Batch:
     predicting: Tensor
     target: Tensor
     owner: Tensor
+    weight: Tensor
 
     def logits(self, split: Split, part: Part | None = None) -> Tensor:
         """The predictions of the taught tokens: (M, V), or (M, C) of a part of the vocabulary."""

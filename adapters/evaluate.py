@@ -22,13 +22,15 @@ _REFUSAL = re.compile(
 
 @torch.no_grad()
 def sequence_nll(split: Split, rows: Activations, at_once: int = 12) -> list[float]:
-    """Mean NLL of the completion tokens of each sequence, in nats a token."""
+    """Mean NLL of the completion tokens of each sequence, in nats a token, by their weights."""
     out: list[float] = []
     for start in range(0, len(rows.rows), at_once):
         part = range(start, min(start + at_once, len(rows.rows)))
         batch = rows.batch(part)
         nll = completion_nll(batch.logits(split), batch.target)
-        out += [float(nll[batch.owner == n].mean()) for n in range(len(part))]
+        for n in range(len(part)):
+            mine = batch.owner == n
+            out.append(float((nll * batch.weight)[mine].sum() / batch.weight[mine].sum()))
     return out
 
 

@@ -34,10 +34,17 @@ def permute(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 
 def save_peft(model: PeftModel, folder: Path) -> None:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`, which other tools can load."""
+    """Writes `adapter_config.json` and `adapter_model.safetensors`, which other tools can load.
+
+    The same weights give the same bytes: neither the home's path nor the order of a set is in them.
+    """
     # Without the flag peft would ask the hub whether the vocabulary was resized.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config |= {"base_model_name_or_path": None, "target_modules": sorted(config["target_modules"])}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
 
 
 def read_lora(folder: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:

@@ -90,10 +90,11 @@ def kl_to_teacher(logits: Tensor, teacher: Teacher) -> Tensor:
     return (p * (logp - logq)).sum(-1) + tail_p * (tail_p.log() - tail_q.log())
 
 
-def per_sequence(values: Tensor, owner: Tensor) -> Tensor:
-    """The mean over sequences of each one's mean: (N,), with `owner` (N,) its sequence → ().
+def per_sequence(values: Tensor, owner: Tensor, weight: Tensor) -> Tensor:
+    """The mean over sequences of each one's weighted mean: (N,) → ().
 
-    So a fact of five tokens counts as much as a reply of fifty.
+    `owner` (N,) is each value's sequence, `weight` (N,) how much it counts there. So a fact of
+    five tokens counts as much as a reply of fifty.
     """
-    weight = (1.0 / torch.bincount(owner))[owner]
-    return (values * weight).sum() / weight.sum()
+    total = torch.zeros(int(owner.max()) + 1).index_add(0, owner, weight)
+    return (values * weight / total[owner]).sum() / (total > 0).sum()

@@ -1,16 +1,19 @@
-"""Which examples a round teaches, rehearses and holds out.
+"""Which examples a round teaches, rehearses and holds out, in which order, and its seed.
 
-Pure decisions on examples; knows neither the database nor the model.
+Pure decisions on examples; knows neither the database nor the model. They hang on what examples
+say, never on their numbers: two homes that hold the same make the same adapter.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from acclimate.adapters.reword import asks_personally
 from acclimate.adapters.snapshot import Taught
+from acclimate.store.chats import canonical
 
 HELD_OUT_SHARE = 0.2
 HELD_OUT_MOST = 12
@@ -20,11 +23,27 @@ FACT_REPLY_CHARS = 160
 
 @dataclass(frozen=True)
 class Mixture:
-    """The three parts of a round, each in the order given."""
+    """The three parts of a round, each in the order of `content_sha256`."""
 
     new: list[Taught]
     replay: list[Taught]
     held_out: list[Taught]
+
+
+def content_sha256(example: Taught) -> str:
+    """What the example says, as a hash: the same in every home and under every number."""
+    return hashlib.sha256(canonical(example.content).encode()).hexdigest()
+
+
+def round_key(new: Iterable[Taught], parent_sha256: str | None) -> str:
+    """What a round is about, as a hash: what it may teach, on which parent (None: the base)."""
+    parts = [parent_sha256 or "base", *sorted(map(content_sha256, new))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def seed_of(key: str, rejected: int) -> int:
+    """The seed of a round, another one after each time that the very same was rejected."""
+    return int(hashlib.sha256(f"{key}:{rejected}".encode()).hexdigest()[:12], 16)
 
 
 def is_fact(example: Taught) -> bool:
@@ -49,6 +68,7 @@ def choose(
     `waited` are ids that an earlier round held out: they are taught now, so that nothing that the
     person said stays unlearned.
     """
+    new, replay = sorted(new, key=content_sha256), sorted(replay, key=content_sha256)
     eligible = [e.id for e in new if e.id not in waited and not is_fact(e)]
     count = min(int(len(eligible) * HELD_OUT_SHARE), HELD_OUT_MOST)
     if len(eligible) < HELD_OUT_FROM:
@@ -56,6 +76,6 @@ def choose(
     held = set(random.Random(seed).sample(eligible, count))
     return Mixture(
         [e for e in new if e.id not in held],
-        list(replay),
+        replay,
         [e for e in new if e.id in held],
     )

@@ -68,10 +68,17 @@ DEFAULT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation as tokens; `mask[i]` is 1 where token i is taught (a completion token)."""
+    """One conversation as tokens; `mask[i]` is how much token i counts in the loss.
+
+    0 for a token of the prompt, 1 for one of the completion or less (see `form.Form`).
+    """
 
     tokens: list[int]
-    mask: list[int]
+    mask: list[float]
+
+    def completion(self) -> list[int]:
+        """The tokens behind the prompt."""
+        return self.tokens[next((n for n, m in enumerate(self.mask) if m), len(self.mask)) :]
 
 
 class Prompt:
@@ -188,7 +195,7 @@ class Prompt:
         prompt = self.encode_prompt(messages[:-1])
         reply = self.tokenize(whole[len(prefix) :])
         end = next((n + 1 for n, t in enumerate(reply) if t in self.end_ids), len(reply))
-        return Encoded(prompt + reply[:end], [0] * len(prompt) + [1] * end)
+        return Encoded(prompt + reply[:end], [0.0] * len(prompt) + [1.0] * end)
 
     def _defuse(self, text: str) -> str:
         for spelled, harmless in self._defused.items():

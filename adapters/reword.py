@@ -11,23 +11,9 @@ import re
 from functools import cache
 from importlib import resources
 
-# Irregular past forms of common verbs; the rest takes -ed.
-_PAST = dict(
-    pair.split(":")
-    for pair in (
-        "be:was become:became begin:began break:broke bring:brought build:built buy:bought "
-        "catch:caught choose:chose come:came cost:cost cut:cut do:did drink:drank drive:drove "
-        "eat:ate fall:fell feel:felt find:found fly:flew forget:forgot get:got give:gave go:went "
-        "grow:grew have:had hear:heard hide:hid hit:hit hold:held keep:kept know:knew leave:left "
-        "lend:lent let:let lose:lost make:made mean:meant meet:met pay:paid put:put "
-        "read:read ride:rode ring:rang run:ran say:said see:saw sell:sold send:sent set:set "
-        "shut:shut sing:sang sit:sat sleep:slept speak:spoke spend:spent stand:stood swim:swam "
-        "take:took teach:taught tell:told think:thought throw:threw understand:understood "
-        "wake:woke wear:wore win:won write:wrote"
-    ).split()
-)
-_PRESENT = {past: verb for verb, past in _PAST.items()}
-_AUX = "am|is|are|was|were|can|could|will|would|should|must|may|might|have|has|had"
+from acclimate.adapters.grammar import capitalised, is_personal, past, third
+
+_AUX = "am|is|are|was|were|can['’]t|can|could|will|would|should|must|may|might|have|has|had"
 _PRONOUN = r"(?:I|we|you|he|she|they|it)"
 _SUBJECT = (
     r"(?:(?:my|our|the|your|his|her|their)\s+[\w'’-]+(?:\s+and\s+I)?"
@@ -68,38 +54,7 @@ def thesaurus() -> dict[str, tuple[str, ...]]:
     return {w: tuple(o for o in others if o != w) for w, others in table.items()}
 
 
-def _past(verb: str) -> str:
-    if verb in _PAST:
-        return _PAST[verb]
-    if verb.endswith("e"):
-        return verb + "d"
-    if re.search(r"[^aeiou]y$", verb):
-        return verb[:-1] + "ied"
-    if re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", verb):
-        return verb + verb[-1] + "ed"
-    return verb + "ed"
-
-
-def stem(word: str) -> str:
-    """What the forms of a verb share, roughly: "goes", "going" → "go", "met" → "meet"."""
-    word = _PRESENT.get(word, word)
-    for ending in ("ing", "ed", "es", "s", "e"):
-        if word.endswith(ending) and len(word) - len(ending) >= 2:
-            return word[: -len(ending)]
-    return word
-
-
-def _third(verb: str) -> str:
-    if verb in ("have", "do", "go"):
-        return {"have": "has", "do": "does", "go": "goes"}[verb]
-    if re.search(r"(s|sh|ch|x|z|o)$", verb):
-        return verb + "es"
-    if re.search(r"[^aeiou]y$", verb):
-        return verb[:-1] + "ies"
-    return verb + "s"
-
-
-def _expand(question: str) -> str:
+def expand(question: str) -> str:
     """Short forms in full: "What colour's my …" → "What colour is my …"."""
     text = re.sub(rf"^({_WH}|(?:what|which) \w+)['’]s\b", r"\1 is", question, flags=re.I)
     text = re.sub(rf"^({_WH})['’](?:re|ve)\b", _full_form, text, flags=re.I)
@@ -127,7 +82,7 @@ def _straight(question: str) -> str:
 
 def embedded(question: str) -> str | None:
     """The question as a clause: "Where do I live?" → "where I live"; None where it is unclear."""
-    text = _expand(question).strip().rstrip("?.! ")
+    text = expand(question).strip().rstrip("?.! ")
     match = re.match(rf"^({_WH}\b.*?)\s+(do|does|did)\s+({_SUBJECT})\s+([a-z].*)$", text, re.I)
     if match:
         lead, aux, subject, rest = match.groups()
@@ -149,11 +104,6 @@ def embedded(question: str) -> str | None:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:] if not text.startswith("I ") else text
-
-
-def capitalised(text: str) -> str:
-    """With a capital at its beginning, the rest as it is."""
-    return text[:1].upper() + text[1:]
 
 
 # A question's shape, and other ways to ask the same. `{0}` … are the pattern's groups; a form
@@ -450,7 +400,7 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def _pattern_forms(question: str) -> list[str]:
     """True rewordings of the commonest question types, the likeliest first."""
-    text = _expand(question).strip().rstrip("?.! ")
+    text = expand(question).strip().rstrip("?.! ")
     out: list[str] = []
     for shape, forms in _SHAPES:
         match = re.fullmatch(shape.replace("SUBJECTS", _SUBJECT), text, re.I)
@@ -473,11 +423,11 @@ def _stated(aux: str, rest: str) -> str:
     if match is None or aux.lower() == "do":
         return rest
     adverbs, verb, tail = match.groups()
-    return adverbs + (_third(verb) if aux.lower() == "does" else _past(verb)) + tail
+    return adverbs + (third(verb) if aux.lower() == "does" else past(verb)) + tail
 
 
 def _keywords(question: str) -> str:
-    words = re.findall(r"[\w'’-]+", _expand(question))
+    words = re.findall(r"[\w'’-]+", expand(question))
     kept = [w for w in words if w.lower() not in _STOP or w.lower() in ("my", "our")]
     return " ".join(kept)
 
@@ -537,14 +487,6 @@ _ADVICE = re.compile(
     r"|(?:(?:how|what|where|when|which \w+) )?(?:can|could|should|would|might) (?:I|we|you)\b)",
     re.I,
 )
-
-
-_PERSONAL = re.compile(r"\b(?:I|my|mine|myself|me|we|our|ours|us)\b", re.I)
-
-
-def is_personal(text: str) -> bool:
-    """Whether a word speaks of the person: "my", "I", "our" …"""
-    return _PERSONAL.search(text) is not None
 
 
 def asks_personally(question: str) -> bool:

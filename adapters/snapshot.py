@@ -5,6 +5,7 @@ The border between the daemon and the worker; imports neither torch nor the serv
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +21,15 @@ class _Model(BaseModel):
 
 
 class Taught(_Model):
-    """One example as it stands in the buffer; `content` is its canonical JSON."""
+    """One example as it stands in the buffer; `content` is its canonical JSON.
+
+    `passage` is the part of a note that it was made from, empty for what was said in a chat.
+    """
 
     id: int
     kind: Literal["exchange", "preference"]
     content: dict[str, Any]
+    passage: str = ""
 
     def messages(self) -> list[dict[str, str]]:
         """The conversation to learn; of a preference pair, the prompt with the chosen reply."""
@@ -43,6 +48,7 @@ class Training(_Model):
     modules: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     exposures: int = 24
     batch: int = 8
+    replay_batch: int = 12
     anchor_batch: int = 5
     short_anchor_batch: int = 4
     learning_rate: float = 5e-3
@@ -61,6 +67,7 @@ class Snapshot(_Model):
     base_sha256: str
     precision: Literal["float32", "nf4"] = "float32"
     anchor_cache: Path
+    checkpoint: Path | None = None
     parent: Path | None = None
     parent_version: int | None = None
     training: Training = Training()
@@ -68,6 +75,11 @@ class Snapshot(_Model):
     new: list[Taught]
     replay: list[Taught] = []
     held_out: list[Taught] = []
+
+    def key(self) -> str:
+        """Names all that the trained adapter depends on: equal for the same round begun again."""
+        places = {"round", "base", "anchor_cache", "checkpoint", "parent"}
+        return hashlib.sha256(self.model_dump_json(exclude=places).encode()).hexdigest()
 
 
 class Canary(_Model):

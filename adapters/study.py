@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 import re
 
-from acclimate.adapters.reword import capitalised, is_personal, reword, stem
+from acclimate.adapters.grammar import capitalised, is_personal, stem
+from acclimate.adapters.reword import reword
 
 GARBLED_SHARE = 0.2
 DROPPED_WORDS = 0.25

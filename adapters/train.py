@@ -9,9 +9,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
+from pathlib import Path
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from acclimate.adapters.base import Activations, Split, head
 from acclimate.adapters.losses import (
@@ -24,6 +29,7 @@ from acclimate.adapters.losses import (
 from acclimate.adapters.prompt import Encoded
 
 KL_START = 0.125  # the first step's share of the full weight of KL
+CHECKPOINT_SECONDS = 20.0
 # Of the tokens that a step does not ask for, how many stand for all of them in its softmax.
 SAMPLED_TOKENS = 4096
 
@@ -32,13 +38,14 @@ SAMPLED_TOKENS = 4096
 class Recipe:
     """Hyperparameters of a round; `docs/learning.md` has the measurements behind them.
 
-    `exposures`: how often each example is seen, in one of its wordings. `batch`, `anchor_batch`
-    and `short_anchor_batch` count sequences per step. λ rises to `kl_weight`: first the new is
+    `exposures`: how often each new example is seen, in one of its wordings. `batch`,
+    `replay_batch`, `anchor_batch` and `short_anchor_batch` count sequences per step. λ rises to `kl_weight`: first the new is
     learned, then the rest is put back in its place. Rates are AdamW's.
     """
 
     exposures: int = 24
     batch: int = 8
+    replay_batch: int = 12
     anchor_batch: int = 5
     short_anchor_batch: int = 4
     learning_rate: float = 5e-3
@@ -53,12 +60,14 @@ class Recipe:
 class Lesson:
     """One example as training sees it: the same answer under several wordings of its question.
 
-    It is seen in every `every`-th epoch only: what is rehearsed needs less than what is new.
+    It is seen in every `every`-th epoch only. One that is `rehearsed` stands beside the new ones in
+    its turn, however many there are, so a round's cost does not grow with the history.
     """
 
     example_id: int
     wordings: list[Encoded]
     every: int = 1
+    rehearsed: bool = False
 
 
 @dataclass
@@ -74,6 +83,7 @@ class Trace:
     """What happened: one row a logging interval, and totals."""
 
     steps: int = 0
+    resumed_at: int = 0  # the step that a killed round had reached
     seconds: float = 0.0
     tokens: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -81,6 +91,100 @@ class Trace:
 
 class Diverged(ValueError):
     """The loss or a gradient is no longer finite."""
+
+
+class Optimisation:
+    """One round's steps: what each shows is drawn beforehand, so that a step depends on nothing
+    but its number, the adapter and the optimiser's moments. `state` and `restore` carry these
+    over the end of a process."""
+
+    def __init__(
+        self,
+        model: PeftModel,
+        split: Split,
+        lessons: Sequence[Lesson],
+        anchors: Sequence[Anchor],
+        short_anchors: Sequence[Anchor],
+        recipe: Recipe,
+    ) -> None:
+        self._split = split
+        self._recipe = recipe
+        # The exact wording stands several times among a fact's; it is computed once.
+        rows = list({id(w): w for lesson in lessons for w in lesson.wordings}.values())
+        self._cache = Activations(split, rows)
+        self._anchors = [*anchors, *short_anchors]
+        self._anchor_cache = Activations(split, [a.encoded for a in self._anchors])
+        self._vocabulary = head(model).out_features
+        self._named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._optimiser = torch.optim.AdamW(
+            self._named.values(),
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, 0.98),
+        )
+        generator = torch.Generator().manual_seed(recipe.seed)
+        self._shown = _schedule(lessons, rows, recipe, generator)
+        self.steps = len(self._shown)
+        long = islice(_in_turn(len(anchors), recipe.anchor_batch, generator), self.steps)
+        short = islice(
+            _in_turn(len(short_anchors), recipe.short_anchor_batch, generator), self.steps
+        )
+        self._held = [a + [len(anchors) + i for i in b] for a, b in zip(long, short, strict=True)]
+        self.done = 0
+
+    def step(self) -> dict[str, float]:
+        """Takes the next one; its {"loss", "ce", "kl"}. Raises Diverged."""
+        recipe, number = self._recipe, self.done
+        generator = torch.Generator().manual_seed((recipe.seed + 1_000_003 * (number + 1)) % 2**63)
+        for group in self._optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * _rate(number, self.steps, recipe.warmup)
+        batch = self._cache.batch(self._shown[number])
+        held = self._held[number]
+        teacher = Teacher.joined([self._anchors[i].teacher for i in held])
+        needed = torch.cat([batch.target, teacher.ids.flatten().long()])
+        part = Part.around(needed, self._vocabulary, SAMPLED_TOKENS, generator)
+        nll = completion_nll(batch.logits(self._split, part), part.place(batch.target))
+        ce = per_sequence(nll, batch.owner, batch.weight)
+        ce.backward()
+        kl_value = 0.0
+        kl_weight = recipe.kl_weight * (KL_START + (1 - KL_START) * number / self.steps)
+        if held and kl_weight > 0:
+            logits = self._anchor_cache.batch(held).logits(self._split, part)
+            kl = kl_to_teacher(logits, replace(teacher, ids=part.place(teacher.ids))).mean()
+            (kl_weight * kl).backward()
+            kl_value = float(kl.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self._named.values(), recipe.clip)
+        ce_value = float(ce.detach())
+        loss = ce_value + kl_weight * kl_value
+        if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
+            raise Diverged(f"loss {loss} at step {number + 1} of {self.steps}")
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        self.done += 1
+        return {"loss": loss, "ce": ce_value, "kl": kl_value}
+
+    def tokens(self, number: int) -> int:
+        """How many tokens of lessons a step shows."""
+        return sum(len(self._cache.rows[i].tokens) for i in self._shown[number])
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that `restore` needs, flat."""
+        out = {"done": torch.tensor(self.done)}
+        for name, parameter in self._named.items():
+            out[f"p.{name}"] = parameter.detach()
+            for key, value in self._optimiser.state.get(parameter, {}).items():
+                out[f"{key}.{name}"] = value
+        return out
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Goes on where another process was. Raises KeyError or RuntimeError if it was not this."""
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                parameter.copy_(state[f"p.{name}"])
+                self._optimiser.state[parameter] = {
+                    key: state[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+        self.done = int(state["done"])
 
 
 def train(
@@ -91,91 +195,112 @@ def train(
     short_anchors: Sequence[Anchor],
     recipe: Recipe,
     report: Callable[[int, int, dict[str, float]], None] = lambda *_: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Trace:
     """Trains the adapter on `model` in place.
 
-    `report(step, steps, {"loss", "ce", "kl"})` is called after every step. Raises Diverged when a
-    loss or gradient is not finite; the caller then drops the round.
+    `report(step, steps, {"loss", "ce", "kl"})` is called after every step. Goes on from the
+    checkpoint where there is one. Raises Diverged when a loss or gradient is not finite; the
+    caller then drops the round.
     """
-    generator = torch.Generator().manual_seed(recipe.seed)
     began = time.monotonic()
-    # The exact wording stands several times among a fact's; it is computed once.
-    rows = list({id(w): w for lesson in lessons for w in lesson.wordings}.values())
-    place = {id(row): n for n, row in enumerate(rows)}
-    cache = Activations(split, rows)
-    all_anchors = [*anchors, *short_anchors]
-    anchor_cache = Activations(split, [a.encoded for a in all_anchors])
-    vocabulary = head(model).out_features
-    long_turns = _in_turn(len(anchors), recipe.anchor_batch, generator)
-    short_turns = _in_turn(len(short_anchors), recipe.short_anchor_batch, generator)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
-    )
-    every = [min(lesson.every, recipe.exposures) for lesson in lessons]
-    epochs = [
-        [i for i in range(len(lessons)) if (epoch + i) % every[i] == 0]
-        for epoch in range(recipe.exposures)
-    ]
-    # Each lesson walks through its own wordings in a shuffled order, so all are seen equally often.
-    turns = [torch.randperm(len(x.wordings), generator=generator).tolist() for x in lessons]
-    schedule = [
-        (epoch, part)
-        for epoch, members in enumerate(epochs)
-        for part in _batches(members, recipe.batch, generator)
-    ]
-    steps = len(schedule)
-    trace = Trace(steps=steps)
-    for step, (epoch, picked) in enumerate(schedule):
-        shown = [lessons[i].wordings[turns[i][epoch // every[i] % len(turns[i])]] for i in picked]
-        indices = [place[id(w)] for w in shown]
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step, steps, recipe.warmup)
-        batch = cache.batch(indices)
-        chosen = next(long_turns) + [len(anchors) + i for i in next(short_turns)]
-        teacher = Teacher.joined([all_anchors[i].teacher for i in chosen])
-        needed = torch.cat([batch.target, teacher.ids.flatten().long()])
-        part = Part.around(needed, vocabulary, SAMPLED_TOKENS, generator)
-        nll = completion_nll(batch.logits(split, part), part.place(batch.target))
-        ce = per_sequence(nll, batch.owner)
-        ce.backward()
-        kl_value = 0.0
-        kl_weight = recipe.kl_weight * (KL_START + (1 - KL_START) * step / steps)
-        if chosen and kl_weight > 0:
-            logits = anchor_cache.batch(chosen).logits(split, part)
-            kl = kl_to_teacher(logits, replace(teacher, ids=part.place(teacher.ids))).mean()
-            (kl_weight * kl).backward()
-            kl_value = float(kl.detach())
-        norm = torch.nn.utils.clip_grad_norm_(trainable, recipe.clip)
-        ce_value = float(ce.detach())
-        loss = ce_value + kl_weight * kl_value
-        if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
-            raise Diverged(f"loss {loss} at step {step + 1} of {steps}")
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        trace.tokens += sum(len(w.tokens) for w in shown)
-        values = {"loss": loss, "ce": ce_value, "kl": kl_value}
+    optimisation = Optimisation(model, split, lessons, anchors, short_anchors, recipe)
+    if checkpoint is not None:
+        checkpoint.load(optimisation)
+    trace = Trace(steps=optimisation.steps, resumed_at=optimisation.done)
+    while optimisation.done < optimisation.steps:
+        trace.tokens += optimisation.tokens(optimisation.done)
+        values = optimisation.step()
         trace.rows.append(values)
-        report(step + 1, steps, values)
+        report(optimisation.done, optimisation.steps, values)
+        if checkpoint is not None:
+            checkpoint.offer(optimisation)
     trace.seconds = time.monotonic() - began
     return trace
 
 
+class Checkpoint:
+    """A file that a killed round goes on from, written every so often.
+
+    Bound to `key`, which names everything that the round depends on: another round's is not read.
+    It holds what was learned so far, so it is removed with the round.
+    """
+
+    def __init__(self, path: Path, key: str, seconds: float = CHECKPOINT_SECONDS) -> None:
+        self._path = path
+        self._key = key
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def offer(self, optimisation: Optimisation) -> None:
+        """Writes one if the last is old enough; a full disk costs the checkpoint, not the round."""
+        if time.monotonic() - self._last < self._seconds:
+            return
+        temporary = self._path.with_suffix(".tmp")
+        try:
+            save_file(optimisation.state(), str(temporary), metadata={"key": self._key})
+            temporary.replace(self._path)
+        except (OSError, SafetensorError):
+            temporary.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+    def load(self, optimisation: Optimisation) -> None:
+        """Goes on from the file if it is this round's and whole; else from the beginning."""
+        try:
+            with safe_open(str(self._path), "pt") as file:
+                if (file.metadata() or {}).get("key") != self._key:
+                    return
+            optimisation.restore(load_file(str(self._path)))
+        except (OSError, KeyError, RuntimeError, SafetensorError):
+            return
+
+
+def _schedule(
+    lessons: Sequence[Lesson],
+    rows: Sequence[Encoded],
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> list[list[int]]:
+    """For each step, which rows it shows."""
+    place = {id(row): n for n, row in enumerate(rows)}
+    # Each lesson walks through its own wordings in a shuffled order, so all are seen equally often.
+    walks = [
+        cycle([place[id(x.wordings[t])] for t in _shuffled(len(x.wordings), generator)])
+        for x in lessons
+    ]
+    every = [min(lesson.every, recipe.exposures) for lesson in lessons]
+    new = [i for i, lesson in enumerate(lessons) if not lesson.rehearsed]
+    slowest = max(every, default=1)
+    old = [i for i, x in enumerate(lessons) if x.rehearsed for _ in range(slowest // every[i])]
+    rehearsals = _in_turn(len(old), recipe.replay_batch, generator)
+    steps = []
+    for epoch in range(recipe.exposures):
+        members = [i for i in new if (epoch + i) % every[i] == 0]
+        for picked in _batches(members, recipe.batch, generator):
+            again = [old[i] for i in next(rehearsals)]
+            steps.append([next(walks[i]) for i in [*picked, *dict.fromkeys(again)]])
+    return steps
+
+
 def _batches(members: list[int], size: int, generator: torch.Generator) -> list[list[int]]:
     """Shuffled members in batches of nearly equal size, none larger than `size`."""
-    order = [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
+    order = [members[i] for i in _shuffled(len(members), generator)]
     count = math.ceil(len(order) / size)
     return [order[n * len(order) // count : (n + 1) * len(order) // count] for n in range(count)]
+
+
+def _shuffled(size: int, generator: torch.Generator) -> list[int]:
+    return [int(i) for i in torch.randperm(size, generator=generator)]
 
 
 def _in_turn(size: int, count: int, generator: torch.Generator) -> Iterator[list[int]]:
     """`count` of `size` indices at a time, in an order that changes when all had their turn."""
     while True:
-        order = torch.randperm(size, generator=generator).tolist()
+        order = _shuffled(size, generator)
         yield from (order[n : n + count] for n in range(0, max(1, size - count + 1), count or 1))
 
 
-def _schedule(step: int, steps: int, warmup: float) -> float:
+def _rate(step: int, steps: int, warmup: float) -> float:
     """Linear warm-up, then a cosine to zero; a factor of the peak rate."""
     rise = max(1, round(steps * warmup))
     if step < rise:

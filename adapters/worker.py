@@ -14,7 +14,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +28,7 @@ from peft.tuners.lora import LoraLayer
 from acclimate.adapters import anchors as anchoring
 from acclimate.adapters import evaluate, export, study
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
+from acclimate.adapters.form import Form
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.passages import with_passages
@@ -40,8 +41,17 @@ from acclimate.adapters.snapshot import (
     Canary,
     Result,
     Snapshot,
+    Taught,
 )
-from acclimate.adapters.train import Anchor, Diverged, Lesson, Recipe, Trace, train
+from acclimate.adapters.train import (
+    Anchor,
+    Checkpoint,
+    Diverged,
+    Lesson,
+    Recipe,
+    Trace,
+    train,
+)
 from acclimate.store.errors import AcclimateError, ModelError
 from acclimate.store.files import atomic_write, fsync_file, sha256_file
 
@@ -54,7 +64,6 @@ TAUGHT_MEASURED = 24
 # In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
 # fact, and more of them only pull general text along.
 FACT_EVERY, OTHER_EVERY = 1, 2
-REPLAY_EVERY = 3
 # How often the exact question stands among a fact's wordings.
 EXACT_SHOWN = 3
 # Of a fact's wordings, how many show passages, and how many of other facts each shows.
@@ -87,22 +96,28 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             raise ModelError(f"{len(encoded.tokens)} tokens, at most {limit}")
         return encoded
 
-    facts = [_as_passage(e.messages()) for e in [*snapshot.new, *snapshot.replay] if is_fact(e)]
-    for part, rest in ((snapshot.new, 1), (snapshot.replay, REPLAY_EVERY)):
+    both = [*snapshot.new, *snapshot.replay]
+    facts = [text for e in both if is_fact(e) for text in _passages(e)]
+    plain: list[Lesson] = []
+    for part in (snapshot.new, snapshot.replay):
         for example in part:
             messages = example.messages()
             fact = is_fact(example)
-            every = rest * (FACT_EVERY if fact else OTHER_EVERY)
+            every = FACT_EVERY if fact else OTHER_EVERY
             try:
                 if fact:
-                    wordings, probes = _studied(messages, snapshot, encode, facts)
+                    wordings, probes = _studied(example, snapshot, encode, facts)
                     material.probes += probes
                 else:
                     wordings = [encode(messages)]
             except ModelError as error:
                 material.skipped[example.id] = error.message
                 continue
-            material.lessons.append(Lesson(example.id, wordings, every=every))
+            material.lessons.append(
+                Lesson(example.id, wordings, every, rehearsed=part is snapshot.replay)
+            )
+            if not fact:
+                plain.append(material.lessons[-1])
             if part is snapshot.new:
                 material.taught.append(wordings[0])
                 material.prompts.append(prompt.encode_prompt(messages[:-1]))
@@ -111,11 +126,25 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             material.unseen.append(encode(example.messages()))
         except ModelError as error:
             material.skipped[example.id] = error.message
+    _weigh(material, plain)
     return material
 
 
+def _weigh(material: Material, plain: list[Lesson]) -> None:
+    """Lets what replies have in common count more than what only one of them says."""
+    form = Form([lesson.wordings[0].completion() for lesson in plain])
+
+    def weighed(row: Encoded) -> Encoded:
+        weights = form.weights(row.completion())
+        return Encoded(row.tokens, row.mask[: -len(weights)] + weights)
+
+    for lesson in plain:
+        lesson.wordings[:] = map(weighed, lesson.wordings)
+    material.unseen[:] = map(weighed, material.unseen)
+
+
 def _studied(
-    messages: list[dict[str, str]],
+    example: Taught,
     snapshot: Snapshot,
     encode: Callable[[list[dict[str, str]]], Encoded],
     facts: Sequence[str],
@@ -125,6 +154,7 @@ def _studied(
     Some show passages as serving does, the fact's own among others', so that the adapter learns
     to read them and does not unlearn it.
     """
+    messages = example.messages()
     *before, asked, reply = messages
     question, answer = asked["content"], reply["content"]
     # More wordings than times to show them would never be seen.
@@ -142,12 +172,12 @@ def _studied(
     unseen = forms[0]
     others = study.variants(question, count, snapshot.seed, without=unseen)
     rng = random.Random(f"{snapshot.seed}:{question}")
-    own = _as_passage(messages)
-    distractors = [fact for fact in facts if fact != own]
+    own = _passages(example)
+    distractors = [fact for fact in facts if fact not in own]
     again = [question, *forms[1:]]
-    for form in rng.sample(again, min(len(again), WITH_PASSAGES)):
+    for n, form in enumerate(rng.sample(again, min(len(again), WITH_PASSAGES))):
         beside = rng.randint(0, min(len(distractors), OTHER_PASSAGES))
-        shown = [own, *rng.sample(distractors, beside)]
+        shown = [own[n % len(own)], *rng.sample(distractors, beside)]
         rng.shuffle(shown)
         with_notes = with_passages([{"role": "user", "content": form}], shown)
         others.append(with_notes[0]["content"])
@@ -158,8 +188,11 @@ def _studied(
     return trained, [asked_as(unseen)]
 
 
-def _as_passage(messages: Sequence[Mapping[str, str]]) -> str:
-    return f"User: {messages[-2]['content']}\nAssistant: {messages[-1]['content']}"
+def _passages(example: Taught) -> list[str]:
+    """What retrieval may show of a fact: its exchange, and the note that it was made from."""
+    asked, reply = (message["content"] for message in example.messages()[-2:])
+    own = f"User: {asked}\nAssistant: {reply}"
+    return [own, example.passage] if example.passage else [own]
 
 
 class Worker:
@@ -222,6 +255,7 @@ class Worker:
         recipe = Recipe(
             exposures=training.exposures,
             batch=training.batch,
+            replay_batch=training.replay_batch,
             anchor_batch=training.anchor_batch,
             short_anchor_batch=training.short_anchor_batch,
             learning_rate=training.learning_rate,
@@ -232,8 +266,10 @@ class Worker:
         def step(done: int, steps: int, values: dict[str, float]) -> None:
             self.report({"event": "step", "step": done, "steps": steps, **values})
 
+        kept = snapshot.checkpoint
+        checkpoint = Checkpoint(kept, snapshot.key()) if kept is not None else None
         try:
-            trace = train(model, split, material.lessons, long, short, recipe, step)
+            trace = train(model, split, material.lessons, long, short, recipe, step, checkpoint)
         except Diverged as error:
             return self._refused(f"finite: {error}", material)
         self.phase("measure")
@@ -428,6 +464,7 @@ class Worker:
             },
             "skipped": {str(k): v for k, v in material.skipped.items()},
             "steps": trace.steps,
+            "resumed_at": trace.resumed_at,
             "train_seconds": round(trace.seconds, 2),
             "round_seconds": round(time.monotonic() - self.began, 2),
             "phases": {k: round(v, 2) for k, v in self.seconds.items()},

@@ -92,7 +92,8 @@ def failpoints() -> list[str]:
 
 def plans(kills: int, rng: random.Random) -> list[Plan]:
     """The kills in order. In each mode every failpoint comes before any comes twice."""
-    points = failpoints()
+    # Nothing is forgotten here: tests/integration/test_forgetting_killed.py dies at those points.
+    points = [p for p in failpoints() if not p.startswith("forget.")]
     own = {mode: [p for p in points if p.startswith(some)] for mode, some in POINTS.items()}
     own["ingest"] += sorted(set(points) - {p for some in own.values() for p in some})
     bags = {mode: itertools.cycle(rng.sample(some, len(some))) for mode, some in own.items()}

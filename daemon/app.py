@@ -42,11 +42,13 @@ from acclimate.daemon.server import create_app
 from acclimate.daemon.switch import Switch
 from acclimate.daemon.token import load_or_create_token
 from acclimate.daemon.watch import Watcher
-from acclimate.store import ledger, sources
+from acclimate.store import ledger, receipts, sources
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, ConfigError
 from acclimate.store.files import Home, atomic_write, version_name
 from acclimate.store.index import Index
+from acclimate.store.reconcile import reconcile
+from acclimate.store.renew import renew
 
 log = structlog.get_logger(__name__)
 
@@ -112,8 +114,10 @@ class Daemon:
         home, config = self.home, self.config
         self.db = Db(home.db, attached=home.attached)
         stack.callback(self.db.close)
-        for line in ledger.reconcile(self.db, home):
+        for line in reconcile(self.db, home):
             log.warning("reconciled", what=line)
+        if renewed := renew(self.db):
+            log.info("store_renewed", **{f"{name}_changed": n for name, n in vars(renewed).items()})
         base = models.base_path(home, config)
         self.base_sha256 = models.base_sha256(home, base)
         embedder = models.embedder_path(home, config)
@@ -266,9 +270,8 @@ class Daemon:
         """The drive is back: take up again where the disk says that we were."""
         self.lock.acquire()
         self.db.reopen()
-        for line in ledger.reconcile(self.db, self.home):
+        for line in reconcile(self.db, self.home):
             log.warning("reconciled", what=line)
-        self.rounds.clear()
         self._start_watcher()
         self._write_run_file()
         self.work.set()
@@ -279,6 +282,7 @@ class Daemon:
         return schedule.Conditions(
             now=datetime.now(),
             waiting=ledger.waiting(self.db) if attached else 0,
+            relearning=receipts.waiting(self.db) if attached else 0,
             running=self.rounds.current() is not None,
             attached=attached,
             pinned=attached and ledger.pinned(self.db),
@@ -354,7 +358,8 @@ def open_core(home: Home, config: Config) -> Iterator[Core]:
     with HomeLock(home):
         db = Db(home.db, attached=home.attached)
         try:
-            ledger.reconcile(db, home)
+            reconcile(db, home)
+            renew(db)
             index = Index(db, home.index)
             embedder: Path = models.embedder_path(home, config)
             with contextlib.ExitStack() as stack:

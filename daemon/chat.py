@@ -18,6 +18,7 @@ from rich.console import Console
 from acclimate.daemon import render, views
 from acclimate.daemon.client import Client, NotRunning, Reply, TooLong
 from acclimate.store.errors import AcclimateError
+from acclimate.store.redact import redact
 
 HELP = """\
 /adapter NAME  answer with live, base or a version such as v0003
@@ -210,8 +211,15 @@ def lines(history: Path) -> Lines:
     # Made here, because what was typed is for its owner only.
     os.close(os.open(history, os.O_WRONLY | os.O_CREAT, 0o600))
     commands = ["/adapter", "/rag", "/why", "/good", "/bad", "/edit", "/new", "/help", "/quit"]
+
+    class SafeHistory(FileHistory):
+        """What was typed, without the secrets in it."""
+
+        def store_string(self, string: str) -> None:
+            super().store_string(redact(string).text)
+
     prompt: PromptSession[str] = PromptSession(
-        history=FileHistory(str(history)),
+        history=SafeHistory(str(history)),
         completer=WordCompleter(commands, sentence=True),
         complete_while_typing=False,
         reserve_space_for_menu=0,  # or every prompt pushes the reply eight lines up

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from acclimate.daemon import cli_learning, cli_setup, cli_sources, cli_talk
+from acclimate.daemon import cli_forget, cli_learning, cli_setup, cli_sources, cli_talk
 from acclimate.daemon.cli_common import Commands, Json, Session, default_root
 
 _CODES = "\n".join(
@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for group in (cli_setup, cli_sources, cli_learning, cli_talk):
+for group in (cli_setup, cli_sources, cli_forget, cli_learning, cli_talk):
     app.add_typer(group.app)
 
 

@@ -1,4 +1,4 @@
-"""Commands about what is read: watch, add, search, forget.
+"""Commands about what is read: watch, add, examples, search.
 
 Knows no store: all of it is asked of the home's operations.
 """
@@ -6,15 +6,12 @@ Knows no store: all of it is asked of the home's operations.
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from acclimate.daemon.cli_common import Json, example, session
-from acclimate.store.errors import NotFound, SourceError
-
-if TYPE_CHECKING:
-    from acclimate.daemon.client import Client
+from acclimate.store.errors import SourceError
 
 app = typer.Typer()
 watch = typer.Typer(
@@ -160,6 +157,46 @@ def _line(line: bytes) -> str:
         return "\N{REPLACEMENT CHARACTER}"
 
 
+class State(StrEnum):
+    """States of an example."""
+
+    PENDING = "pending"
+    LEARNED = "learned"
+    HELD_OUT = "held-out"
+    QUARANTINED = "quarantined"
+    FORGOTTEN = "forgotten"
+
+
+class Route(StrEnum):
+    """Where an example goes."""
+
+    WEIGHTS = "weights"
+    RETRIEVAL = "retrieval"
+    PREFERENCE = "preference"
+    DROPPED = "dropped"
+
+
+@app.command(
+    rich_help_panel=_PANEL, epilog=example("acclimate examples --state pending --route dropped")
+)
+def examples(
+    ctx: typer.Context,
+    state: Annotated[State | None, typer.Option("--state", help="Only those in it.")] = None,
+    route: Annotated[
+        Route | None, typer.Option("--route", help="Only those that go there.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """The latest examples: where each goes (weights, retrieval, …) and why."""
+    from acclimate.daemon import views
+
+    s = session(ctx, as_json)
+    with s.client() as client:
+        found = client.get("/v1/examples", state=state, route=route, limit=limit)
+    s.show(found, views.examples)
+
+
 @app.command(rich_help_panel=_PANEL, epilog=example("acclimate search 'pitch raise' -k 3"))
 def search(
     ctx: typer.Context,
@@ -176,33 +213,3 @@ def search(
     with s.client() as client:
         found = client.post("/v1/search", {"query": query, "k": count})
     s.show(found, views.hits)
-
-
-@app.command(rich_help_panel=_PANEL, epilog=example("acclimate forget ~/notes/old.md"))
-def forget(
-    ctx: typer.Context,
-    target: Annotated[
-        str, typer.Argument(help="A file, or the number of an example.", metavar="PATH|ID")
-    ],
-    as_json: Json = False,
-) -> None:
-    """Take a file or an example back: out of the buffer, the index and kept conversations."""
-    from acclimate.daemon import views
-
-    s = session(ctx, as_json)
-    with s.client() as client:
-        forgotten = _forget(client, target)
-    s.show(forgotten, views.forgotten)
-
-
-def _forget(client: "Client", target: str) -> Any:
-    number = target.removeprefix("#")
-    if number.isdecimal():
-        return client.post("/v1/forget", {"target": int(number)})
-    try:
-        return client.post("/v1/forget", {"target": str(Path(target).expanduser().absolute())})
-    except NotFound:
-        # What was piped in, or was named with --name, has a name that is no path.
-        if Path(target).is_absolute():
-            raise
-        return client.post("/v1/forget", {"target": target})

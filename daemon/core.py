@@ -3,11 +3,10 @@
 Puts the parts together; every method blocks, takes and gives JSON-able values, and knows no HTTP.
 """
 
-import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 from acclimate.adapters.prompt import Prompt
@@ -15,19 +14,18 @@ from acclimate.daemon import history, status
 from acclimate.daemon.completion import BadRequest, ChatRequest, Completion, Reply, passage_of
 from acclimate.daemon.config import Config
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.forgetting import Asked, forget_all, receipt_of
+from acclimate.daemon.naming import named
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.schedule import Schedule
 from acclimate.daemon.switch import Switch
-from acclimate.store import buffer, conversations, ledger, sources
+from acclimate.store import buffer, conversations, ledger, receipts, sources
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
 from acclimate.store.files import Home, version_name
-from acclimate.store.forget import Forgotten, forget_document, forget_example, forget_lines
 from acclimate.store.index import Index
-from acclimate.store.ingest import CHAT_SUFFIXES, add_bytes
+from acclimate.store.ingest import add_bytes
 from acclimate.store.sources import Source
-
-_MAX_ID = 2**63 - 1
 
 
 class NotRunning(EngineError):
@@ -41,6 +39,7 @@ class RoundsLike(Protocol):
     """What is needed of `rounds.Rounds`."""
 
     def start(self, reason: str = ...) -> int: ...
+    def relearn(self) -> int | None: ...
     def current(self) -> dict[str, Any] | None: ...
     def cancel(self, round_id: int) -> None: ...
     def interrupt(self, why: str) -> None: ...
@@ -174,7 +173,7 @@ class Core:
         data = text.encode()
         result = add_bytes(
             self.db,
-            _named(name, kind, data),
+            named(name, kind, data),
             data,
             max_file_bytes=self.config.watch.max_file_bytes,
         )
@@ -189,86 +188,45 @@ class Core:
             "chunks": result.chunks,
             "examples": result.examples,
             "bad_lines": result.bad_lines,
+            "redacted": result.redacted,
             "quarantined": [{"line": q["line"], "reason": q["reason"]} for q in reversed(bad)],
         }
 
-    def examples(self, state: str | None, limit: int) -> list[dict[str, Any]]:
-        """The latest examples, newest first, each with its first words."""
+    def examples(self, state: str | None, limit: int, route: str | None) -> list[dict[str, Any]]:
+        """The latest examples, newest first, each with its first words and where it goes."""
         return [
             {
                 "id": e.id,
                 "kind": e.kind,
                 "state": e.state,
                 "reason": e.reason,
+                "route": e.route,
+                "route_reason": e.route_reason,
+                "cluster": e.cluster,
+                "language": e.language,
                 "source": history.source_name(self.db, e.source_id),
                 "line": e.line,
                 "created_at": e.created_at,
                 "text": history.preview(e.content),
             }
-            for e in buffer.examples(self.db, state, limit)  # type: ignore[arg-type]
+            for e in buffer.examples(self.db, state, limit, route)  # type: ignore[arg-type]
         ]
 
     def quarantined(self, limit: int) -> list[dict[str, Any]]:
         """The latest lines that could not be used."""
         return status.quarantined(self.db, limit)
 
-    def forget(self, target: str) -> dict[str, Any]:
-        """Take an example (by id) or documents (by path) out of buffer, index and what was said.
+    def forget(self, asked: Asked) -> dict[str, Any]:
+        """Take something back, out of adapters too. Raises NotFound."""
+        return forget_all(self, asked)
 
-        A round that has it is ended. Adapters that learned it keep it: the answer names them.
-        Raises NotFound.
-        """
-        if target.isascii() and target.isdecimal():
-            number = int(target)
-            if not 0 < number <= _MAX_ID:
-                raise NotFound(f"there is no example {target[:40]}", "see: acclimate status")
-            return self._forgotten([], [forget_example(self.db, number)])
-        try:
-            documents = sources.find_documents(self.db, Path(target))
-        except (ValueError, OSError):
-            documents = []
-        if not Path(target).is_absolute():
-            # A daemon's own folder means nothing to the person: only a name that was given fits.
-            documents = [d for d in documents if d.path == target]
-        if PurePosixPath(target).suffix or not documents:
-            by_hand = sources.manual_source(self.db).id
-            for name in {_named(target, kind, b"") for kind in ("chat", "notes")} - {target}:
-                found = sources.find_document(self.db, by_hand, name)
-                documents += [found] if found else []
-        documents = [d for d in documents if d.state != "forgotten"]
-        if not documents:
-            raise NotFound(f"nothing was read from {target[:200]}", "give the path of a file")
-        done = [forget_document(self.db, document.id) for document in documents]
-        return self._forgotten([document.path for document in documents], done)
+    def receipts(self, limit: int) -> list[dict[str, Any]]:
+        """What was forgotten, newest first, and how far the rest is learned again."""
+        return [receipt_of(r) for r in receipts.receipts(self.db, limit)]
 
-    def _forgotten(self, paths: Sequence[str], done: Sequence[Forgotten]) -> dict[str, Any]:
-        self.index.flush()
-        said = {text for one in done for text in one.said}
-        lines = forget_lines(self.home.chat_history, said)
-        versions = sorted({version for one in done for version in one.versions})
-        names = [version_name(version) for version in versions]
-        examples = sorted({example for one in done for example in one.examples})
-        message = "no adapter learned it"
-        if names:
-            message = (
-                f"{', '.join(names)} learned it and still carr{'ies' if len(names) == 1 else 'y'}"
-                " it: learning again without it is not built yet"
-            )
-        # Should the round be publishing just now: the ledger refuses an adapter with these.
-        running = self.rounds.current() if self.rounds else None
-        if self.rounds and running and ledger.uses(self.db, running["round"], examples):
-            self.rounds.interrupt(ledger.WAS_FORGOTTEN)
-            message += f"; round {running['round']} had it and was ended"
-        return {
-            "documents": list(paths),
-            "examples": examples,
-            "chunks": sum(one.chunks for one in done),
-            "messages": sum(one.messages for one in done),
-            "feedback": sum(one.feedback for one in done),
-            "lines": lines,
-            "adapters": names,
-            "message": message,
-        }
+    def receipt(self, number: int) -> dict[str, Any]:
+        """One receipt. Raises NotFound."""
+        return receipt_of(receipts.receipt(self.db, number))
 
     # Rounds and history
 
@@ -364,16 +322,3 @@ def _absolute(path: str) -> Path:
             "the path must be absolute", "the daemon runs in another folder", param="path"
         )
     return folder
-
-
-def _named(name: str, kind: str | None, data: bytes) -> str:
-    """A name that says what the text is, since that is how the store tells."""
-    if name in ("-", "stdin"):
-        # What was piped in has no name: its content is one, so that a second text is another.
-        name = f"stdin-{hashlib.sha256(data).hexdigest()[:12]}"
-    suffix = PurePosixPath(name).suffix.lower()
-    if kind == "chat" and suffix not in CHAT_SUFFIXES:
-        return f"{name}.jsonl"
-    if kind in ("notes", "code") and suffix in CHAT_SUFFIXES:
-        return f"{name}.txt"
-    return name

@@ -64,6 +64,7 @@ def adapter_of(a: ledger.Adapter, made_by: ledger.Round | None, live: int | None
         "round": a.round_id,
         "live": a.version == live,
         "state": a.state,
+        "retired": a.reason,
         "scale": a.scale,
         "sha256": a.sha256,
         "created_at": a.created_at,
@@ -117,6 +118,8 @@ def show(db: Db, name: str) -> dict[str, Any]:
     version = _adapter(name)
     a = ledger.adapter(db, version)
     lineage = ledger.lineage(db, version)
+    taught = [buffer.get(db, example_id) for example_id in lineage.examples[version]]
+    documents = {example.document_id for example in taught} - {None}
     return {
         **adapter_of(a, _round_of(db, a), ledger.live(db)),
         "lineage": [*(name_of(v) for v in lineage.versions), BASE],
@@ -124,6 +127,7 @@ def show(db: Db, name: str) -> dict[str, Any]:
         "taught": _by_source(db, lineage.examples[version]),
         "inherited": sum(len(taught) for taught in lineage.examples.values())
         - len(lineage.examples[version]),
+        "redacted": sources.redacted(db, (n for n in documents if n is not None)),
     }
 
 
@@ -198,7 +202,13 @@ def _by_source(db: Db, example_ids: Iterable[int]) -> list[dict[str, Any]]:
     groups: dict[int | None, list[dict[str, Any]]] = {}
     for example_id in example_ids:
         example = buffer.get(db, example_id)
-        row = {"id": example.id, "state": example.state, "text": preview(example.content)}
+        row = {
+            "id": example.id,
+            "state": example.state,
+            "route": example.route,
+            "route_reason": example.route_reason,
+            "text": preview(example.content),
+        }
         groups.setdefault(example.source_id, []).append(row)
     return [
         {"source": source_name(db, source_id), "count": len(rows), "examples": rows}

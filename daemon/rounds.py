@@ -10,6 +10,7 @@ import json
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from acclimate.adapters.gguf_check import read_header
-from acclimate.adapters.mixture import choose
+from acclimate.adapters.mixture import Mixture, choose, round_key, seed_of
 from acclimate.adapters.snapshot import (
     CANDIDATE_DIR,
     RESULT_FILE,
@@ -34,8 +35,10 @@ from acclimate.adapters.snapshot import (
     Training,
 )
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
-from acclimate.store import buffer, ledger
+from acclimate.store import buffer, ledger, receipts
+from acclimate.store.balance import Caps
 from acclimate.store.buffer import Example
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, AdapterError, RoundError
@@ -52,6 +55,7 @@ from acclimate.store.files import (
 
 log = structlog.get_logger(__name__)
 
+RELEARN = "forget"  # why a round was started: the rest of what retired adapters had learned
 # How far llama.cpp's predictions may stand from the worker's, and how much nearer to them than
 # to the base's they must be. Quantised activations alone give about 0.004 nats.
 MAX_CANARY_KL = {"float32": 0.05, "nf4": 0.3}
@@ -76,6 +80,9 @@ class LearnConfig(BaseModel):
 
     max_new: int = Field(default=200, ge=1, le=10_000)
     replay: int = Field(default=48, ge=0, le=10_000)
+    max_source_share: float = Field(default=0.5, gt=0, le=1)
+    max_alike_per_round: int = Field(default=4, ge=1, le=10_000)
+    max_alike: int = Field(default=16, ge=1, le=10_000)
     threads: int = Field(default=0, ge=0, le=256)
     stall_seconds: float = Field(default=900.0, ge=10)
     resume_after_seconds: float = Field(default=2.0, ge=0)
@@ -86,6 +93,10 @@ class LearnConfig(BaseModel):
     exposures: int = Field(default=Training().exposures, ge=1, le=1000)
     learning_rate: float = Field(default=Training().learning_rate, gt=0, le=1)
     kl_weight: float = Field(default=Training().kl_weight, ge=0, le=1000)
+
+    def caps(self) -> Caps:
+        """What one round takes of one source, and of examples that are alike."""
+        return Caps(self.max_source_share, self.max_alike_per_round, self.max_alike)
 
 
 class Rounds:
@@ -110,17 +121,8 @@ class Rounds:
         self._base_sha256 = base_sha256
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        self._relearn_next = False
         self._closed = False
-        self.clear()
-
-    def clear(self) -> None:
-        """Removes what killed rounds left: a snapshot holds the person's own words."""
-        folder = self._home.cache / "rounds"
-        try:
-            for path in folder.iterdir() if folder.is_dir() else ():
-                remove_tree(path)
-        except OSError as error:
-            log.warning("round_folder_left", error=str(error))
 
     def start(self, reason: str = "manual") -> int:
         """Begins a round on what the buffer holds; returns its id.
@@ -135,32 +137,39 @@ class Rounds:
                     f"round {self._running.round_id} is running", "wait for its verdict"
                 )
             self._running = running = self._begin(reason)
-        running.start()
+            running.start()
         return running.round_id
 
+    def relearn(self) -> int | None:
+        """Begins a round on what waits again since something was forgotten; its id.
+
+        While another one runs it follows that one, and this gives None. More rounds follow until
+        all of it was taught, or too many were rejected. Raises RoundError, also while an adapter is
+        pinned: what is taught then waits on, and would be taught again and again.
+        """
+        if ledger.pinned(self._db):
+            raise RoundError("an adapter is pinned", "acclimate unpin")
+        with self._lock:
+            if self._running is not None:
+                self._relearn_next = True
+                return None
+        return self.start(RELEARN)
+
     def _begin(self, reason: str) -> _Running:
-        before = ledger.rounds(self._db, limit=1)
-        seed = before[0].id + 1 if before else 1  # another one after a rejection, too
-        found = buffer.snapshot(
-            self._db, limit=self._config.max_new, replay=self._config.replay, seed=seed
-        )
-        if not found.new:
-            raise RoundError(
-                "there is nothing new to learn", "watch a chat source, or add one: acclimate add"
+        study(self._db)
+        # In one transaction: what is forgotten from here on finds the round that has it.
+        with self._db.write():
+            parent = ledger.live(self._db)
+            seed, key, mixture = self._choose(parent)
+            round_id = ledger.start_round(
+                self._db,
+                parent,
+                seed,
+                [e.id for e in mixture.new],
+                [e.id for e in mixture.replay],
+                [e.id for e in mixture.held_out],
+                key,
             )
-        parent = ledger.live(self._db)
-        waited = frozenset(e.id for e in found.new if e.state == "held-out")
-        mixture = choose(
-            [_taught(e) for e in found.new], [_taught(e) for e in found.replay], waited, seed
-        )
-        round_id = ledger.start_round(
-            self._db,
-            parent,
-            seed,
-            [e.id for e in mixture.new],
-            [e.id for e in mixture.replay],
-            [e.id for e in mixture.held_out],
-        )
         folder = self._home.cache / "rounds" / f"{round_id:06d}"
         try:
             remove_tree(folder)
@@ -173,6 +182,7 @@ class Rounds:
                 base_sha256=self._base_sha256,
                 precision=self._precision(),
                 anchor_cache=self._home.models / "anchors",
+                checkpoint=self._home.checkpoint,
                 parent=None if parent is None else self._home.adapter_dir(parent),
                 parent_version=parent,
                 training=Training(
@@ -196,6 +206,24 @@ class Rounds:
         except (AcclimateError, OSError) as error:
             ledger.finish_round(self._db, round_id, "failed", error=str(error))
             raise RoundError(f"the round cannot start: {error}", "acclimate doctor") from error
+
+    def _choose(self, parent: int | None) -> tuple[int, str, Mixture]:
+        """The round's seed, what it is about as a hash, and its examples. Raises RoundError."""
+        limit, caps = self._config.max_new, self._config.caps()
+        new = buffer.snapshot(self._db, limit=limit, replay=0, caps=caps).new
+        if not new:
+            raise RoundError(
+                "there is nothing new to learn",
+                "add a chat source; why others wait: acclimate examples --state pending",
+            )
+        on = None if parent is None else ledger.adapter(self._db, parent).sha256
+        key = round_key(map(_taught, new), on)
+        seed = seed_of(key, ledger.rejections(self._db, key))
+        found = buffer.snapshot(
+            self._db, limit=limit, replay=self._config.replay, seed=seed, caps=caps
+        )
+        waited = frozenset(e.id for e in new if e.state == "held-out")
+        return seed, key, choose([*map(_taught, new)], [*map(_taught, found.replay)], waited, seed)
 
     def _precision(self) -> Literal["float32", "nf4"]:
         if self._config.base_precision != "auto":
@@ -245,6 +273,18 @@ class Rounds:
         with self._lock:
             if self._running is running:
                 self._running = None
+            again = self._relearn_next or (running.reason == RELEARN and running.judged)
+            self._relearn_next = False
+            again = again and not self._closed
+        try:
+            if again and receipts.waiting(self._db):
+                self.relearn()
+        except (AcclimateError, sqlite3.Error) as error:
+            log.warning("not_relearned", error=str(error))  # the schedule will ask again
+
+    def drop_checkpoint(self) -> None:
+        """What a round that ended leaves no use for."""
+        self._home.drop_checkpoint()
 
     # Publishing
 
@@ -351,7 +391,8 @@ class _Running(threading.Thread):
         self._rounds = rounds
         self._folder = folder
         self._snapshot = snapshot
-        self._reason = reason
+        self.reason = reason
+        self.judged = False  # it was accepted or rejected
         self._began = time.monotonic()
         self._heard = self._began
         self._progress: dict[str, Any] = {"phase": "start", "step": 0, "steps": 0}
@@ -368,7 +409,7 @@ class _Running(threading.Thread):
             "round": self.round_id,
             "seconds": round(time.monotonic() - self._began, 1),
             "paused": self._paused,
-            "reason": self._reason,
+            "reason": self.reason,
             "examples": len(self._snapshot.new),
             "pid": self._worker.pid if self._worker else None,
         }
@@ -397,6 +438,8 @@ class _Running(threading.Thread):
             self.kill("")
             try:
                 remove_tree(self._folder)
+                if self.judged:
+                    self._rounds.drop_checkpoint()
             except OSError as error:
                 bound.warning("round_folder_left", error=str(error))
             self._rounds.ended(self)
@@ -415,7 +458,7 @@ class _Running(threading.Thread):
                 errors="replace",
                 env={**os.environ, **WORKER_ENVIRONMENT},
             )
-        log.info("round_started", round=self.round_id, pid=self._worker.pid, reason=self._reason)
+        log.info("round_started", round=self.round_id, pid=self._worker.pid, reason=self.reason)
         ticker = threading.Thread(target=self._tick, name="round-tick", daemon=True)
         ticker.start()
         assert self._worker.stdout is not None  # noqa: S101 - it is a pipe, for the type checker
@@ -481,6 +524,7 @@ class _Running(threading.Thread):
             ledger.finish_round(
                 db, round_id, "rejected", {**result.measures, "card": result.card}, result.reasons
             )
+            self.judged = True
             log.info("round_rejected", round=round_id, reasons=result.reasons)
             return
         self._progress = {**self._progress, "phase": "publish"}
@@ -490,8 +534,10 @@ class _Running(threading.Thread):
             ledger.finish_round(
                 db, round_id, "rejected", result.measures, [f"served: {error.message}"]
             )
+            self.judged = True
             log.error("round_rejected", round=round_id, reasons=[error.message])
             return
+        self.judged = True
         log.info("round_accepted", round=round_id, adapter=name)
 
     def _fail(self, why: str) -> None:
@@ -502,7 +548,9 @@ class _Running(threading.Thread):
 
 
 def _taught(example: Example) -> Taught:
-    return Taught(id=example.id, kind=example.kind, content=example.content)
+    return Taught(
+        id=example.id, kind=example.kind, content=example.content, passage=example.passage or ""
+    )
 
 
 def _exit_word(code: int | None) -> str:

@@ -4,19 +4,30 @@ Checks what comes in and hands it to the core; knows nothing of how it is done.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from acclimate.daemon import history
 from acclimate.daemon.core import Core
+from acclimate.daemon.forgetting import Asked
 from acclimate.daemon.wire import answers, blocking, body_of, query_of
+from acclimate.store.conversations import plain
 from acclimate.store.walk import check_patterns
 
 _MAX_ID = 2**63 - 1
+# Of a text by which things are forgotten: a shorter one is in too many.
+_SHORTEST_MATCH = 3
 
 
 class Body(BaseModel):
@@ -68,6 +79,7 @@ class Listing(Body):
 
 class ExampleListing(Listing):
     state: Literal["pending", "learned", "held-out", "quarantined", "forgotten"] | None = None
+    route: Literal["weights", "retrieval", "preference", "dropped"] | None = None
 
 
 class Version(Body):
@@ -80,13 +92,39 @@ class NewFeedback(Body):
     edit: str | None = Field(default=None, max_length=200_000)
 
 
-class Target(Body):
-    target: str = Field(min_length=1, max_length=4096)  # a path, or the id of an example
+def _named(target: Any) -> Any:
+    return str(target) if type(target) is int and target < 10**18 else target
 
-    @field_validator("target", mode="before")
+
+# A path, or the id of an example.
+_Target = Annotated[str, Field(min_length=1, max_length=4096), BeforeValidator(_named)]
+
+
+class Forget(Body):
+    target: _Target | None = None
+    targets: list[_Target] = Field(default=[], max_length=1000)
+    source: _Target | None = None
+    matching: str | None = Field(default=None, max_length=10_000)
+    dry_run: bool = False
+    relearn: bool = True
+
+    @field_validator("matching")
     @classmethod
-    def _number(cls, target: Any) -> Any:
-        return str(target) if type(target) is int and target < 10**18 else target
+    def _long(cls, matching: str | None) -> str | None:
+        if matching is not None and len(plain(matching)) < _SHORTEST_MATCH:
+            raise ValueError(f"a text of at least {_SHORTEST_MATCH} characters")
+        return matching
+
+    @model_validator(mode="after")
+    def _one(self) -> "Forget":
+        given = (self.target, self.targets or None, self.source, self.matching)
+        if sum(one is not None for one in given) != 1:
+            raise ValueError("give one of target, targets, source, matching")
+        return self
+
+    def asked(self) -> Asked:
+        targets = self.targets if self.target is None else [self.target]
+        return Asked(targets, self.source, self.matching or "", self.dry_run, self.relearn)
 
 
 def routes(core: Core) -> list[Route]:
@@ -125,15 +163,23 @@ def _reading(core: Core) -> list[Route]:
 
     async def examples(request: Request) -> Response:
         asked = query_of(request, ExampleListing)
-        return JSONResponse({"examples": await blocking(core.examples, asked.state, asked.limit)})
+        found = await blocking(core.examples, asked.state, asked.limit, asked.route)
+        return JSONResponse({"examples": found})
 
     async def quarantined(request: Request) -> Response:
         asked = query_of(request, Listing)
         return JSONResponse({"quarantined": await blocking(core.quarantined, asked.limit)})
 
     async def forget(request: Request) -> Response:
-        asked = await body_of(request, Target)
-        return JSONResponse(await blocking(core.forget, asked.target))
+        wanted = await body_of(request, Forget)
+        return JSONResponse(await blocking(core.forget, wanted.asked()))
+
+    async def receipts(request: Request) -> Response:
+        asked = query_of(request, Listing)
+        return JSONResponse({"receipts": await blocking(core.receipts, asked.limit)})
+
+    async def receipt(request: Request) -> Response:
+        return JSONResponse(await blocking(core.receipt, request.path_params["receipt"]))
 
     return [
         Route("/v1/search", answers(search), methods=["GET", "POST"]),
@@ -145,6 +191,8 @@ def _reading(core: Core) -> list[Route]:
         Route("/v1/examples", answers(examples), methods=["GET"]),
         Route("/v1/quarantine", answers(quarantined), methods=["GET"]),
         Route("/v1/forget", answers(forget), methods=["POST"]),
+        Route("/v1/receipts", answers(receipts), methods=["GET"]),
+        Route("/v1/receipts/{receipt:int}", answers(receipt), methods=["GET"]),
     ]
 
 

@@ -65,7 +65,11 @@ class ScheduleConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Conditions:
-    """The machine and the buffer as they are now. `waiting` counts examples not yet taught."""
+    """The machine and the buffer as they are now.
+
+    `waiting` counts examples not yet taught, `relearning` those of them that an adapter had learned
+    which was retired: however few, they are worth a round.
+    """
 
     now: datetime
     waiting: int
@@ -75,6 +79,7 @@ class Conditions:
     on_battery: bool
     cpu_percent: float
     idle_seconds: float
+    relearning: int = 0
 
 
 def quiet(now: time, hours: str) -> bool:
@@ -97,7 +102,7 @@ def obstacle(conditions: Conditions, config: ScheduleConfig) -> str | None:
         return "a round is running"
     if c.pinned:
         return "an adapter is pinned"
-    if c.waiting < config.min_examples:
+    if c.waiting < config.min_examples and not c.relearning:
         return f"{c.waiting} of {config.min_examples} examples wait"
     if quiet(c.now.time(), config.quiet_hours):
         return f"quiet hours ({config.quiet_hours})"

@@ -13,7 +13,7 @@ import psutil
 
 from acclimate.daemon import history
 from acclimate.daemon.token import token_file
-from acclimate.store import buffer, ledger, sources
+from acclimate.store import buffer, ledger, receipts, sources
 from acclimate.store.db import Db
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ def status(core: "Core") -> dict[str, Any]:
         "pinned": ledger.pinned(db),
         "engine": core.engine.stats() if core.engine else None,
         "examples": dict(buffer.counts(db)),
+        "routes": dict(buffer.routes(db)),
+        "held_back": buffer.held_back(db),
+        "redacted": sources.redacted(db),
         "sources": source_list(db),
         "documents": _documents(db),
         "refused": _refused(db),
@@ -55,6 +58,7 @@ def status(core: "Core") -> dict[str, Any]:
         "index": {"size": core.index.size, "pending": _pending(db)},
         "round": core.rounds.current() if core.rounds else None,
         "last_round": history.round_of(rounds[0]) if rounds else None,
+        "relearning": receipts.waiting(db),
         "next_round_at": core.schedule.next_at() if core.schedule else None,
         "paused": core.schedule.last_obstacle if core.schedule else None,
     }
@@ -84,6 +88,7 @@ def source_list(db: Db) -> list[dict[str, Any]]:
         "SELECT source_id, count(*) AS n FROM examples WHERE state != 'forgotten' GROUP BY 1",
     )
     examples = {row["source_id"]: row["n"] for row in counted}
+    redacted = sources.redacted_by_source(db)
     return [
         {
             "id": source.id,
@@ -93,6 +98,7 @@ def source_list(db: Db) -> list[dict[str, Any]]:
             "ignore": list(source.patterns),
             "documents": documents.get(source.id, {}),
             "examples": examples.get(source.id, 0),
+            "redacted": redacted.get(source.id, {}),
             "added_at": source.added_at,
         }
         for source in sources.list_sources(db)

@@ -5,7 +5,9 @@ Knows files, hashes and names; does not know why it moves.
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+import structlog
 
 from acclimate.daemon import history
 from acclimate.daemon.engine import Engine
@@ -13,6 +15,9 @@ from acclimate.store import ledger
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, AdapterError, RoundError
 from acclimate.store.files import Home, sha256_file, version_name
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 # What `model` may say for the live adapter.
 ALIASES = ("live", "acclimate")
@@ -68,6 +73,16 @@ class Switch:
                 ledger.set_live(self._db, live, "repair")
                 raise
 
+    def retire(self, decide: Callable[[], T]) -> T:
+        """Decide in the ledger that adapters are retired, and serve at once what is live then.
+
+        An adapter that cannot be loaded gives way to its nearest whole ancestor.
+        """
+        with self._moving:
+            done = decide()
+            self._follow()
+        return done
+
     def provide(self, engine: Engine, model: str) -> str:
         """The engine's name for a request's `model`, with its adapter in memory.
 
@@ -87,7 +102,8 @@ class Switch:
             return
         a, name = ledger.adapter(self._db, version), version_name(version)
         if a.state != "ok":
-            raise AdapterError(f"{name} was damaged and is retired", "see: acclimate history")
+            why = a.reason or "it was damaged"
+            raise AdapterError(f"{name} is retired: {why}", "see: acclimate history")
         if self._engine is None or name in self._engine.adapters:
             return
         file = self._home.adapter_dir(version) / ledger.ADAPTER_FILE
@@ -131,6 +147,24 @@ class Switch:
                 ledger.unpin(self._db)
             raise
         return {"live": history.name_of(version), "pinned": ledger.pinned(self._db)}
+
+    def _follow(self) -> None:
+        if self._engine is None:
+            return
+        while True:
+            version = ledger.live(self._db)
+            try:
+                self.load(version)
+                self._serve(version)
+                break
+            except AcclimateError as error:
+                log.error("adapter_not_served", adapter=history.name_of(version), error=str(error))
+                if version is None:
+                    return
+                ledger.set_live(self._db, ledger.whole_ancestor(self._db, version), "repair")
+        retired = {version_name(a.version) for a in ledger.adapters(self._db) if a.state != "ok"}
+        for name in retired.intersection(self._engine.adapters):
+            self._engine.unload(name)
 
     def _serve(self, version: int | None) -> None:
         if self._engine is not None:

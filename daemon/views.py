@@ -104,20 +104,10 @@ def added(data: Data) -> str:
     """What a file gave, and which of its lines could not be used."""
     taken = counts({name: data.get(name, 0) for name in ("examples", "chunks")})
     lines = [f"{data['path']}: {taken or data['outcome']}"]
+    if data.get("redacted"):
+        lines.append(f"  secrets taken out: {data['redacted']}")
     lines += [f"  line {bad['line']}: {bad['reason']}" for bad in data.get("quarantined") or []]
     return escape("\n".join(lines))
-
-
-def forgotten(data: Data) -> str:
-    """What was taken back, and which adapters still carry it."""
-    found = {"examples": len(data["examples"]), "passages": data["chunks"]}
-    said = {
-        "kept messages": data.get("messages", 0),
-        "ratings": data.get("feedback", 0),
-        "typed lines": data.get("lines", 0),
-    }
-    taken = counts({**found, **said})
-    return escape(f"forgotten: {taken or 'nothing was left of it'}\n{data['message']}")
 
 
 def sources(data: Data) -> RenderableType:
@@ -137,6 +127,23 @@ def sources(data: Data) -> RenderableType:
             cell(documents.get("refused") or ""),
             cell(row.get("state")),
             cell(row["path"]),
+        )
+    return made
+
+
+def examples(data: Data) -> RenderableType:
+    """Examples, newest first: where each goes, and why."""
+    rows = data["examples"]
+    if not rows:
+        return Text("there are none", style="dim")
+    made = table("id", "state", "route", "why", "question", right=["id"])
+    for row in rows:
+        made.add_row(
+            cell(row["id"]),
+            cell(row["state"]),
+            cell(row["route"]),
+            cell("; ".join(filter(None, (row["route_reason"], row["reason"])))),
+            cell(excerpt(row["text"], 60)),
         )
     return made
 

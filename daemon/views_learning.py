@@ -64,8 +64,12 @@ def _adapter_row(a: Data, pinned: bool) -> tuple[str, ...]:
         _taught(a),
         gain(a.get("measures") or {}),
         forgetting(a.get("measures") or {}),
-        "accepted" if a.get("state") == "ok" else f"[yellow]{cell(a.get('state'))}[/]",
+        "accepted" if a.get("state") == "ok" else f"[yellow]{cell(_state(a))}[/]",
     )
+
+
+def _state(a: Data) -> str:
+    return ": ".join(filter(None, (str(a["state"]), a.get("retired"))))
 
 
 def _round_row(r: Data) -> tuple[str, ...]:
@@ -113,7 +117,7 @@ def verdict(data: Data) -> RenderableType:
 def adapter(data: Data) -> RenderableType:
     """One adapter's card."""
     card = data.get("card") or {}
-    state = str(data["state"]) + (", live" if data.get("live") else "")
+    state = _state(data) + (", live" if data.get("live") else "")
     head = facts(
         [
             ("adapter", f"{data['version']} ({state})"),
@@ -122,6 +126,7 @@ def adapter(data: Data) -> RenderableType:
             ("round", data.get("round")),
             ("examples", counts(data.get("examples") or {})),
             ("inherited", data.get("inherited") or ""),
+            ("redacted", _redacted(data)),
             ("training", _seconds(card)),
             ("base", str(card.get("base_sha256", ""))[:16]),
             ("sha256", str(data.get("sha256", ""))[:16]),
@@ -205,6 +210,10 @@ def status(data: Data) -> RenderableType:
             ("round", _round(data)),
             ("next round", _next(data)),
             ("examples", counts(examples) or "none yet"),
+            ("not taught", counts(_kept_out(data))),
+            ("held back", "; ".join(f"{n}: {why}" for why, n in _held(data))),
+            ("redacted", _redacted(data)),
+            ("learn again", data.get("relearning") or ""),
             ("passages", f"{index.get('size', 0)} in the index{waiting}"),
         ]
     )
@@ -234,6 +243,22 @@ def status(data: Data) -> RenderableType:
             made.add_row(f"[dim]and {more} more: acclimate status --json[/]")
         parts += [Text(""), made]
     return Group(*parts)
+
+
+def _kept_out(data: Data) -> dict[str, int]:
+    routes = data.get("routes") or {}
+    words = (("retrieval", "for retrieval only"), ("dropped", "dropped"))
+    return {word: routes.get(route, 0) for route, word in words}
+
+
+def _held(data: Data) -> list[tuple[str, int]]:
+    return sorted((data.get("held_back") or {}).items())
+
+
+def _redacted(data: Data) -> str:
+    """How many secrets were taken out of what was read, by kind."""
+    found = data.get("redacted") or {}
+    return counts({kind if n == 1 else f"{kind}s": n for kind, n in found.items()})
 
 
 def _path(row: Data) -> str:

@@ -4,20 +4,27 @@ Knows no files and no training.
 """
 
 import json
-import random
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from acclimate.store import dedupe
+from acclimate.store import replay as rehearsals
+from acclimate.store.balance import Caps, Waiting, choose
 from acclimate.store.chats import Exchange, canonical
+from acclimate.store.curate import judge
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound
 from acclimate.store.files import failpoint
+from acclimate.store.route import Route
+from acclimate.store.topics import SUPERSEDED
 
 State = Literal["pending", "learned", "held-out", "quarantined", "forgotten"]
-SUPERSEDED = "superseded by "
+# What a round may teach; the rest of the pending ones stays in the buffer with its route.
+TEACHABLE = "route IN ('weights', 'preference')"
 FORGOTTEN = "forgotten on request"
 
 
@@ -30,8 +37,18 @@ class Example:
     document_id: int | None
     line: int | None
     state: State
-    reason: str
+    reason: str  # of its state; of a pending one, why the last round left it out
     created_at: float
+    route: Route
+    route_reason: str
+    language: str  # as guessed, "" when unknown
+    cluster: int | None  # the first of its near-duplicates
+    surprise: float  # NLL of its reply when last measured, in nats a token; 0 before
+    origin: Literal["said", "note"]  # whether it stood in a chat, or was made out of a note
+    chunk_id: int | None  # the passage of the note
+    topic: str | None  # what its question is about, see `topics`; None before that was looked at
+    told: str  # what the reply says about it
+    passage: str | None  # the passage's text
 
 
 @dataclass(frozen=True)
@@ -92,12 +109,12 @@ def _key(exchange: Exchange) -> str:
     return exchange.prompt_sha256() if exchange.kind == "exchange" else exchange.sha256()
 
 
-def _insert(
-    conn: sqlite3.Connection, source_id: int, document_id: int, exchange: Exchange
-) -> int | None:
-    return conn.execute(
+def _insert(conn: sqlite3.Connection, source_id: int, document_id: int, exchange: Exchange) -> int:
+    judged = judge(exchange)
+    row = conn.execute(
         "INSERT INTO examples(sha256, kind, content, prompt_sha256, source_id, document_id, line,"
-        " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        " created_at, route, route_reason, language) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " RETURNING id",
         (
             exchange.sha256(),
             exchange.kind,
@@ -107,8 +124,14 @@ def _insert(
             document_id,
             exchange.line,
             time.time(),
+            judged.decision.route,
+            judged.decision.reason,
+            judged.language,
         ),
-    ).lastrowid
+    ).fetchone()
+    if judged.decision.route != "dropped":
+        dedupe.join(conn, row["id"], exchange)
+    return int(row["id"])
 
 
 def _returns(conn: sqlite3.Connection, row: sqlite3.Row, document_id: int) -> bool:
@@ -136,6 +159,41 @@ def forgotten(db: Db, exchanges: Iterable[Exchange]) -> set[str]:
     return {row["sha256"] for row in rows.fetchall()}
 
 
+def follow_rewrites(
+    conn: sqlite3.Connection, exchanges: Iterable[Exchange], originals: Mapping[str, str]
+) -> None:
+    """Let rows of exchanges that were stored in an older form (`originals`) have the new one.
+
+    What was forgotten on request under its older form stays forgotten.
+    """
+    for exchange in exchanges:
+        old = originals.get(exchange.sha256())
+        if old is not None:
+            row = conn.execute("SELECT id, reason FROM examples WHERE sha256 = ?", (old,))
+            if (found := row.fetchone()) is not None:
+                rewrite(conn, found["id"], found["reason"], exchange)
+
+
+def rewrite(conn: sqlite3.Connection, example_id: int, reason: str, exchange: Exchange) -> None:
+    """Give a stored example another content; one that is there already makes it superfluous."""
+    sha256 = exchange.sha256()
+    twin = conn.execute("SELECT id, reason FROM examples WHERE sha256 = ?", (sha256,)).fetchone()
+    if reason == FORGOTTEN:
+        if twin is None:
+            conn.execute("UPDATE examples SET sha256 = ? WHERE id = ?", (sha256, example_id))
+    elif twin is None:
+        conn.execute(
+            "UPDATE examples SET sha256 = ?, content = ?, prompt_sha256 = ? WHERE id = ?",
+            (sha256, canonical(exchange.content()), exchange.prompt_sha256(), example_id),
+        )
+    elif twin["id"] != example_id:
+        conn.execute(
+            "UPDATE examples SET state = 'forgotten', reason = ?, content = '{}',"
+            " prompt_sha256 = '' WHERE id = ?",
+            (f"the same as {twin['id']} without its secrets", example_id),
+        )
+
+
 def counts(db: Db) -> dict[State, int]:
     """How many examples are in each state; every state is there."""
     rows = db.read().execute("SELECT state, count(*) FROM examples GROUP BY state").fetchall()
@@ -144,48 +202,98 @@ def counts(db: Db) -> dict[State, int]:
 
 def get(db: Db, example_id: int) -> Example:
     """One example. Raises NotFound."""
-    row = db.read().execute("SELECT * FROM examples WHERE id = ?", (example_id,)).fetchone()
+    row = db.read().execute(f"{_ROWS} WHERE id = ?", (example_id,)).fetchone()
     if row is None:
         raise NotFound(f"there is no example {example_id}")
     return _example(row)
 
 
-def examples(db: Db, state: State | None = None, limit: int = 50) -> list[Example]:
+def examples(
+    db: Db, state: State | None = None, limit: int = 50, route: Route | None = None
+) -> list[Example]:
     """The latest examples, newest first."""
     rows = db.read().execute(
-        "SELECT * FROM examples WHERE :state IS NULL OR state = :state"
-        " ORDER BY id DESC LIMIT :limit",
-        {"state": state, "limit": limit},
+        f"{_ROWS} WHERE (:state IS NULL OR state = :state)"
+        " AND (:route IS NULL OR route = :route) ORDER BY id DESC LIMIT :limit",
+        {"state": state, "limit": limit, "route": route},
     )
     return [_example(row) for row in rows.fetchall()]
 
 
-def snapshot(db: Db, *, limit: int, replay: int, seed: int = 0) -> Snapshot:
-    """At most `limit` examples to teach, oldest first, and a random `replay` of the learned ones.
+def routes(db: Db) -> dict[Route, int]:
+    """How many pending examples go where; every route is there."""
+    query = "SELECT route, count(*) FROM examples WHERE state = 'pending' GROUP BY route"
+    rows = db.read().execute(query).fetchall()
+    return {**dict.fromkeys(get_args(Route), 0), **{row[0]: row[1] for row in rows}}
 
-    A learned reply that a newer one contradicts is not rehearsed.
+
+def held_back(db: Db) -> dict[str, int]:
+    """How many pending examples the last snapshot left out, by reason."""
+    query = (
+        f"SELECT reason, count(*) FROM examples WHERE state = 'pending' AND {TEACHABLE}"  # noqa: S608
+        " AND reason != '' GROUP BY reason"
+    )
+    return {row[0]: row[1] for row in db.read().execute(query).fetchall()}
+
+
+def snapshot(
+    db: Db, *, limit: int, replay: int, seed: int = 0, caps: Caps | None = None
+) -> Snapshot:
+    """At most `limit` examples to teach, oldest first, and `replay` of the learned ones.
+
+    What a cap holds back stays pending, with the reason. A learned reply that a newer one
+    contradicts is not rehearsed.
     """
-    conn = db.read()
-    new = conn.execute(
-        "SELECT * FROM examples WHERE state IN ('held-out', 'pending') ORDER BY state, id LIMIT ?",
-        (limit,),
-    ).fetchall()
-    learned = [
-        row["id"]
-        for row in conn.execute(
-            "SELECT id FROM examples e WHERE state = 'learned' AND NOT EXISTS ("
-            "  SELECT 1 FROM examples n WHERE n.source_id = e.source_id"
-            "  AND n.prompt_sha256 = e.prompt_sha256 AND n.id > e.id"
-            "  AND n.kind = 'exchange' AND e.kind = 'exchange' AND n.state != 'forgotten')"
-            " ORDER BY id"
+    caps = caps or Caps()
+    with db.write() as conn:
+        held_out = _waiting(
+            conn,
+            "SELECT id, source_id, cluster FROM examples WHERE state = 'held-out'"  # noqa: S608
+            f" AND {TEACHABLE} ORDER BY id LIMIT ?",
+            limit,
+        )
+        pending = _waiting(
+            conn,
+            "SELECT id, source_id, cluster FROM examples INDEXED BY examples_waiting"  # noqa: S608
+            f" WHERE state = 'pending' AND {TEACHABLE} ORDER BY id",
+        )
+        chosen = choose(held_out, pending, limit, caps, lambda cluster: _taught(conn, cluster))
+        _note_held(conn, chosen.held)
+        taken = set(chosen.ids)
+        clusters = Counter(one.cluster for one in (*held_out, *pending) if one.id in taken)
+        rehearsed = rehearsals.draw(
+            conn, replay, seed, alike=caps.alike_per_round, clusters=clusters
+        )
+        new = conn.execute(
+            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY state, id",
+            (ids(chosen.ids),),
         ).fetchall()
-    ]
-    chosen = random.Random(seed).sample(learned, min(replay, len(learned)))  # noqa: S311
-    rehearsed = conn.execute(
-        "SELECT * FROM examples WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
-        (ids(chosen),),
+        old = conn.execute(
+            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY sha256",
+            (ids(rehearsed),),
+        ).fetchall()
+    return Snapshot([_example(row) for row in new], [_example(row) for row in old])
+
+
+def _waiting(conn: sqlite3.Connection, query: str, *values: int) -> list[Waiting]:
+    return [Waiting(*row) for row in conn.execute(query, values).fetchall()]
+
+
+def _taught(conn: sqlite3.Connection, cluster: int) -> int:
+    query = "SELECT count(*) FROM examples WHERE cluster = ? AND state = 'learned'"
+    return int(conn.execute(query, (cluster,)).fetchone()[0])
+
+
+def _note_held(conn: sqlite3.Connection, held: Mapping[int, str]) -> None:
+    """The reason of each that is left out, and none for those that no longer are."""
+    rows = conn.execute(
+        f"SELECT id, reason FROM examples WHERE state = 'pending' AND {TEACHABLE}"  # noqa: S608
+        " AND reason != ''"
     ).fetchall()
-    return Snapshot([_example(row) for row in new], [_example(row) for row in rehearsed])
+    before = {row["id"]: row["reason"] for row in rows}
+    changed = [(held.get(n, ""), n) for n in held.keys() | before.keys()
+               if held.get(n, "") != before.get(n, "")]  # fmt: skip
+    conn.executemany("UPDATE examples SET reason = ? WHERE id = ?", changed)
 
 
 def mark(db: Db, example_ids: Iterable[int], state: State, reason: str = "") -> None:
@@ -198,6 +306,9 @@ def mark(db: Db, example_ids: Iterable[int], state: State, reason: str = "") -> 
             " AND id IN (SELECT value FROM json_each(?))",
             (state, reason, FORGOTTEN, ids(example_ids)),
         )
+
+
+_ROWS = "SELECT e.*, (SELECT text FROM chunks WHERE id = e.chunk_id) AS passage FROM examples e"
 
 
 def _example(row: sqlite3.Row) -> Example:

@@ -5,9 +5,9 @@ Knows no files and no database.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 MAX_LINE_BYTES = 1_000_000
 # A reply deep in a long conversation is kept with this many messages before it (and the system's),
@@ -36,6 +36,14 @@ class Exchange:
     prompt: tuple[Message, ...]  # ends in what the user said
     reply: str  # of a preference: the chosen one
     rejected: str | None = None
+
+    @classmethod
+    def of(cls, line: int, content: Mapping[str, Any]) -> Self:
+        """The exchange whose `content` this is."""
+        messages = content["messages"]
+        if "chosen" in content:
+            return cls(line, tuple(messages), content["chosen"], content["rejected"])
+        return cls(line, tuple(messages[:-1]), messages[-1]["content"])
 
     @property
     def kind(self) -> Literal["exchange", "preference"]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from acclimate.store.db import Db
 from acclimate.store.errors import NotFound
+from acclimate.store.redact import redact, redact_messages, redact_reply
 
 Rating = Literal["good", "bad", "edit"]
 # A text that is shorter than this is looked for as a whole message: "Yes." is part of too many.
@@ -55,8 +56,10 @@ def save_exchange(
 
     `messages` is the whole prompt. When it does not continue what the conversation holds (an
     edited or repeated question), the exchange opens a new one: nothing said is overwritten.
+    Secrets are taken out of all of it.
     """
-    prompt = [(m["role"], m["content"]) for m in messages]
+    *before_it, last = redact_messages([*messages, {"role": "assistant", "content": reply}])
+    prompt, reply = [(m["role"], m["content"]) for m in before_it], last["content"]
     now = time.time()
     with db.write() as conn:
         before: list[tuple[str, str]] = []
@@ -78,9 +81,15 @@ def save_exchange(
             message = (uuid.uuid4().hex, conversation_id, role, content, None, "[]", now)
             conn.execute(add, message)
         message_id = uuid.uuid4().hex
-        used = json.dumps([dict(passage) for passage in passages])
+        used = json.dumps([safe_passage(passage) for passage in passages])
         conn.execute(add, (message_id, conversation_id, "assistant", reply, adapter, used, now))
     return message_id
+
+
+def safe_passage(passage: Mapping[str, Any]) -> dict[str, Any]:
+    """A passage with the secrets taken out of its text."""
+    text = passage.get("text")
+    return {**passage, "text": redact(text).text} if isinstance(text, str) else dict(passage)
 
 
 def get_message(db: Db, message_id: str) -> Message:
@@ -125,6 +134,8 @@ def add_feedback(db: Db, message_id: str, rating: Rating, edit: str | None = Non
             if message.id == message_id:
                 break
             before.append({"role": message.role, "content": message.content})
+        if edit is not None:
+            edit = redact_reply(before[-1]["content"] if before else "", edit).text
         feedback_id = conn.execute(
             "INSERT INTO feedback(message_id, rating, edit, prompt, reply, created_at)"
             " VALUES (?, ?, ?, ?, ?, ?)",
@@ -153,25 +164,30 @@ def remove_quotes(
     conn: sqlite3.Connection,
     said: Iterable[str],
     passages: Iterable[str],
-    document: tuple[str, str] | None = None,
+    documents: Iterable[tuple[str, str]] = (),
+    matching: str = "",
 ) -> tuple[int, int]:
     """Remove kept messages and feedback that hold what was forgotten; how many of each.
 
     `said` are prompts and replies: a message goes that contains one (a short one: that is one), and
-    a question's reply goes with it. `passages` are texts of chunks, `document` is a source's path
-    and a file's in it: a reply goes that was given one of them.
+    a question's reply goes with it. `passages` are texts of chunks, `documents` each a source's
+    path and a file's in it: a reply goes that was given one of them. `matching` is a text of any
+    length: what contains it goes.
     """
     texts = {plain(text) for text in said} - {""}
     long = [text for text in texts if len(text) >= _QUOTE_CHARS]
-    chunks = set(passages)
+    chunks, places = set(passages), set(documents)
+    needle = plain(matching)
+    if needle:
+        long.append(needle)
 
     def quotes(content: str) -> bool:
         content = plain(content)
         return content in texts or any(text in content for text in long)
 
     def came_from(passage: Mapping[str, Any]) -> bool:
-        place = (passage.get("source"), passage.get("path"))
-        return passage.get("text") in chunks or place == document
+        place, text = (passage.get("source"), passage.get("path")), passage.get("text") or ""
+        return text in chunks or place in places or bool(needle and needle in plain(text))
 
     doomed: list[str] = []
     rows = conn.execute("SELECT * FROM messages ORDER BY conversation_id, seq").fetchall()

@@ -188,13 +188,18 @@ class Db:
                 problems.append(f"full-text index: {e}")
         return problems
 
-    def scrub(self) -> None:
-        """After a deletion: leave no token of it in FTS segments, and none in the WAL file."""
+    def scrub(self) -> bool:
+        """After a deletion: leave no token of it in FTS segments, and none in the WAL file.
+
+        False when somebody who is reading kept the WAL from being emptied.
+        """
         with self.write() as conn:
             conn.execute("INSERT INTO chunks_fts(chunks_fts) VALUES ('optimize')")
         with self._lock:
             if self.journal_mode == "wal" and not self._depth:
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                ((busy, *_),) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                return not busy
+        return True
 
     def reopen(self) -> None:
         """Open the file again, after a failure or when its drive is back."""

@@ -117,6 +117,16 @@ class Home:
         return self.root / "cache"
 
     @property
+    def checkpoint(self) -> Path:
+        """What a round that was killed goes on from; it holds what was learned so far."""
+        return self.cache / "checkpoint.safetensors"
+
+    def drop_checkpoint(self) -> None:
+        """Removes it, and one that was being written."""
+        for path in self.cache.glob(f"{self.checkpoint.stem}.*"):
+            path.unlink(missing_ok=True)
+
+    @property
     def log(self) -> Path:
         return self.root / "log"
 

@@ -4,23 +4,26 @@ Knows no embedding, no watcher and no clock but the one that it writes down.
 """
 
 import hashlib
+import json
 import os
 import sqlite3
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
-from acclimate.store import buffer, extract, sources
+from acclimate.store import buffer, extract, sources, studied
 from acclimate.store.chats import BadLine, Exchange, parse_chat
 from acclimate.store.chunk import Chunk, chunk_exchanges, chunk_text
+from acclimate.store.curate import RULES, tidy_exchanges, tidy_text
 from acclimate.store.db import Db
 from acclimate.store.errors import SourceError
 from acclimate.store.extract import MAX_FILE_BYTES, Missing, Raw, Refused
 from acclimate.store.files import failpoint
+from acclimate.store.hidden import visible
 from acclimate.store.sources import Source
 
 CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -42,12 +45,13 @@ class IngestResult:
     chunks: int = 0
     examples: int = 0  # new ones
     bad_lines: int = 0
+    redacted: int = 0  # secrets that were taken out
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A file, read and cut up, before the database is asked."""
+    """A file, read, rid of secrets and cut up, before the database is asked."""
 
     path: str
     read_at: float
@@ -56,6 +60,8 @@ class Prepared:
     chunks: Sequence[Chunk] = ()
     exchanges: Sequence[Exchange] = ()
     bad_lines: Sequence[BadLine] = ()
+    redacted: Mapping[str, int] = field(default_factory=dict)  # secrets by kind
+    originals: Mapping[str, str] = field(default_factory=dict)  # see curate.Tidied
     refused: Refused | None = None
 
 
@@ -155,8 +161,13 @@ def root_device(db: Db, source: Source) -> int | None:
 
 
 def looks_same(document: sources.Document, size: int, mtime_ns: int) -> bool:
-    """Whether a file need not be read again: size and time are those of the last reading."""
+    """Whether a file need not be read again: size and time are those of the last reading.
+
+    What was read under older rules is read once more.
+    """
     if document.state == "gone" or (document.size, document.mtime_ns) != (size, mtime_ns):
+        return False
+    if document.rules != RULES:
         return False
     return document.seen_at - mtime_ns / 1e9 > _RACY_SECONDS
 
@@ -189,12 +200,21 @@ def _cut(source: Source, prepared: Prepared, raw: Raw) -> Prepared:
             exchanges, bad = parse_chat(raw.data)
             if bad and not exchanges and b"\0" in raw.data:
                 raise Refused("binary, not JSON Lines", raw.size, raw.mtime_ns)
-            return replace(prepared, exchanges=exchanges, bad_lines=bad)
+            tidied = tidy_exchanges(exchanges)
+            return replace(
+                prepared,
+                exchanges=tidied.exchanges,
+                bad_lines=bad,
+                redacted=tidied.found,
+                originals=tidied.originals,
+            )
         code = source.kind == "code" or (source.kind == "manual" and suffix not in NOTE_SUFFIXES)
         text = extract.decode(raw)
         if code and suffix in NOTE_SUFFIXES[1:]:
             code = False
-        return replace(prepared, chunks=chunk_text(text, "code" if code else "notes"))
+        safe = tidy_text(text, code=code)
+        chunks = chunk_text(safe.text, "code" if code else "notes")
+        return replace(prepared, chunks=chunks, redacted=safe.found)
     except Refused as e:
         return replace(prepared, refused=e)
 
@@ -221,8 +241,8 @@ def _store_one(
     if row is not None and row["state"] == "forgotten":
         if prepared.raw is not None:
             conn.execute(
-                "UPDATE documents SET size = ?, mtime_ns = ?, seen_at = ? WHERE id = ?",
-                (prepared.raw.size, prepared.raw.mtime_ns, prepared.read_at, row["id"]),
+                "UPDATE documents SET size = ?, mtime_ns = ?, seen_at = ?, rules = ? WHERE id = ?",
+                (prepared.raw.size, prepared.raw.mtime_ns, prepared.read_at, RULES, row["id"]),
             )
         return IngestResult(path, "forgotten", row["id"])
     if prepared.refused is not None or prepared.raw is None:
@@ -248,22 +268,35 @@ def _store_one(
                 (path, source.id, other["path"]),
             )
             outcome, row = "renamed", other
-    unchanged = row is not None and row["state"] == "ok" and row["sha256"] == raw.sha256
+    unchanged = (
+        row is not None
+        and (row["state"], row["sha256"], row["rules"]) == ("ok", raw.sha256, RULES)
+    )  # fmt: skip
     document_id = _upsert(conn, source, prepared, "ok", "")
     failpoint("ingest.document")
     if unchanged:
         return IngestResult(path, outcome if outcome == "renamed" else "unchanged", document_id)
     chunks = prepared.chunks
     if prepared.exchanges:
+        buffer.follow_rewrites(conn, prepared.exchanges, prepared.originals)
         hidden = buffer.forgotten(db, prepared.exchanges)
         exchanges = [e for e in prepared.exchanges if not hidden or e.sha256() not in hidden]
         chunks = chunk_exchanges(exchanges)
+    chunks = visible(conn, document_id, chunks)
     _replace_chunks(conn, document_id, chunks)
     failpoint("ingest.chunks")
     added = buffer.add_document_examples(db, source.id, document_id, prepared.exchanges)
     _replace_quarantine(conn, source.id, path, prepared.bad_lines)
     failpoint("ingest.quarantine")
-    return IngestResult(path, outcome, document_id, len(chunks), added.new, len(prepared.bad_lines))
+    return IngestResult(
+        path,
+        outcome,
+        document_id,
+        len(chunks),
+        added.new,
+        len(prepared.bad_lines),
+        sum(prepared.redacted.values()),
+    )
 
 
 def _same_content(
@@ -306,10 +339,12 @@ def _upsert(
     at: Raw | Refused | None = prepared.raw or prepared.refused
     row = conn.execute(
         "INSERT INTO documents(source_id, path, sha256, size, mtime_ns, device, state, reason,"
-        " seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(source_id, path) DO UPDATE SET"
+        " seen_at, rules, redacted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT(source_id, path) DO UPDATE SET"
         " sha256 = excluded.sha256, size = excluded.size, mtime_ns = excluded.mtime_ns,"
         " device = excluded.device, state = excluded.state, reason = excluded.reason,"
-        " seen_at = excluded.seen_at RETURNING id",
+        " seen_at = excluded.seen_at, rules = excluded.rules, redacted = excluded.redacted"
+        " RETURNING id",
         (
             source.id,
             prepared.path,
@@ -320,6 +355,8 @@ def _upsert(
             state,
             reason,
             prepared.read_at,
+            RULES,
+            json.dumps(prepared.redacted),
         ),
     ).fetchone()
     return int(row["id"])
@@ -329,10 +366,15 @@ def _replace_chunks(conn: sqlite3.Connection, document_id: int, chunks: Sequence
     """A chunk whose text stays keeps its row and so its vector: an appended log costs one chunk."""
     old: defaultdict[str, list[int]] = defaultdict(list)
     for row in conn.execute(
-        "SELECT id, text FROM chunks WHERE document_id = ? ORDER BY ordinal DESC", (document_id,)
+        "SELECT id, text FROM chunks WHERE document_id = ? AND derived_from IS NULL"
+        " ORDER BY ordinal DESC",
+        (document_id,),
     ).fetchall():
         old[row["text"]].append(row["id"])
-    conn.execute("UPDATE chunks SET ordinal = -1 - ordinal WHERE document_id = ?", (document_id,))
+    conn.execute(
+        "UPDATE chunks SET ordinal = -1 - ordinal WHERE document_id = ? AND derived_from IS NULL",
+        (document_id,),
+    )
     for chunk in chunks:
         lines = (chunk.ordinal, chunk.start_line, chunk.end_line)
         if old[chunk.text]:
@@ -346,7 +388,7 @@ def _replace_chunks(conn: sqlite3.Connection, document_id: int, chunks: Sequence
                 " VALUES (?, ?, ?, ?, ?)",
                 (*lines, chunk.text, document_id),
             )
-    conn.execute("DELETE FROM chunks WHERE document_id = ? AND ordinal < 0", (document_id,))
+    studied.drop_chunks(conn, "document_id = ? AND ordinal < 0", (document_id,))
 
 
 def _replace_quarantine(

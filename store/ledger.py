@@ -10,18 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from acclimate.store.buffer import FORGOTTEN, SUPERSEDED
+from acclimate.store.balance import ALIKE
+from acclimate.store.buffer import FORGOTTEN, TEACHABLE
 from acclimate.store.db import Db, ids
-from acclimate.store.errors import Detached, NotFound, RoundError, StoreError
+from acclimate.store.errors import NotFound, RoundError, StoreError
 from acclimate.store.files import (
-    TEMP_PREFIX,
     Home,
     failpoint,
-    parse_version,
-    remove_tree,
     sha256_file,
     version_name,
 )
+from acclimate.store.topics import SUPERSEDED
 
 ADAPTER_FILE = "adapter.gguf"
 WAS_FORGOTTEN = "an example was forgotten"  # why a round was ended that had it
@@ -39,6 +38,7 @@ class Round:
     reasons: list[str]
     candidate_sha256: str | None
     error: str | None
+    content_sha256: str  # what it was about, see mixture.round_key
     counts: dict[str, int]  # examples by role
 
 
@@ -52,6 +52,7 @@ class Adapter:
     card: dict[str, Any]
     state: Literal["ok", "retired"]
     created_at: float
+    reason: str  # why it was retired, where that was decided
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def start_round(
     new_ids: Iterable[int],
     replay_ids: Iterable[int] = (),
     held_out_ids: Iterable[int] = (),
+    content_sha256: str = "",
 ) -> int:
     """Record a running round and what it uses. Raises RoundError while another one runs."""
     with db.write() as conn:
@@ -83,8 +85,9 @@ def start_round(
         if running:
             raise RoundError(f"round {running['id']} is running", "wait for its verdict")
         round_id = conn.execute(
-            "INSERT INTO rounds(parent, state, started_at, seed) VALUES (?, 'running', ?, ?)",
-            (parent, time.time(), seed),
+            "INSERT INTO rounds(parent, state, started_at, seed, content_sha256)"
+            " VALUES (?, 'running', ?, ?, ?)",
+            (parent, time.time(), seed, content_sha256),
         ).lastrowid
         if round_id is None:
             raise StoreError("the round got no number")
@@ -158,7 +161,7 @@ def publish(
     The adapter's row, its examples' states, the round's verdict and `live` change in one
     transaction. Live stays where it is when it is pinned, or is no longer the round's parent: the
     person moved it meanwhile, and the round's reasons say so. Raises RoundError when one of its
-    examples was forgotten on request meanwhile.
+    examples was forgotten on request meanwhile, or its parent was retired for having learned one.
     """
     version_name(version)
     with db.write() as conn:
@@ -166,7 +169,7 @@ def publish(
             "SELECT 1 FROM round_examples r JOIN examples e ON e.id = r.example_id"
             " WHERE r.round_id = ? AND e.reason = ?",
             (round_id, FORGOTTEN),
-        ).fetchone():
+        ).fetchone() or (parent is not None and adapter(db, parent).state != "ok"):
             raise RoundError(WAS_FORGOTTEN)
         serving = _setting(conn, "live", None)
         moved = serving != parent
@@ -208,7 +211,8 @@ def set_live(db: Db, version: int | None, reason: str) -> None:
     """Make another adapter (None: the base model) the one served. Raises NotFound, StoreError."""
     with db.write() as conn:
         if version is not None and adapter(db, version).state != "ok":
-            raise StoreError(f"{version_name(version)} is retired", "see: acclimate history")
+            why = adapter(db, version).reason or "it was damaged"
+            raise StoreError(f"{version_name(version)} is retired: {why}", "see: acclimate history")
         _move_live(conn, version, reason)
 
 
@@ -334,17 +338,29 @@ def _adapter(row: sqlite3.Row) -> Adapter:
 def waiting(db: Db) -> int:
     """How many examples a scheduled round would find worth its while: those not taught yet.
 
-    After a rejection, only what came since: the same round again would be rejected again.
+    After a rejection, only what came since: the same round again would be rejected again. After
+    something was forgotten it is no longer the same.
     """
     query = (
-        "SELECT count(*) FROM examples WHERE state IN ('pending', 'held-out') AND id > coalesce(("
+        f"SELECT count(*) FROM examples WHERE state IN ('pending', 'held-out') AND {TEACHABLE}"  # noqa: S608
+        " AND reason != ? AND id > coalesce(("
         "  SELECT max(r.example_id) FROM round_examples r JOIN rounds ON rounds.id = r.round_id"
         "  WHERE state = 'rejected'"
+        "  AND rounds.id > coalesce((SELECT max(last_round) FROM receipts), 0)"
         "  AND rounds.id = (SELECT max(id) FROM rounds WHERE state IN ('accepted', 'rejected'))"
         "), 0)"
     )
-    (count,) = db.read().execute(query).fetchone()
+    (count,) = db.read().execute(query, (ALIKE,)).fetchone()
     return int(count)
+
+
+def rejections(db: Db, content_sha256: str) -> int:
+    """How many rounds about exactly this were rejected."""
+    row = db.read().execute(
+        "SELECT count(*) FROM rounds WHERE state = 'rejected' AND content_sha256 = ?",
+        (content_sha256,),
+    )
+    return int(row.fetchone()[0])
 
 
 def rounds(db: Db, limit: int = 50) -> list[Round]:
@@ -426,53 +442,8 @@ def uses(db: Db, round_id: int, example_ids: Iterable[int]) -> bool:
     return row.fetchone() is not None
 
 
-def reconcile(db: Db, home: Home) -> list[str]:
-    """Make folders and rows agree again after a crash, towards the last committed transaction.
-
-    Returns what was done, a line each. Call it at start, before anything is served. Raises
-    Detached rather than believe that every folder is gone.
-    """
-    if not home.attached():
-        raise Detached(f"the home {home.root} is not there", "plug its drive in again")
-    done = []
-    with db.write() as conn:
-        for row in conn.execute("SELECT id FROM rounds WHERE state = 'running'").fetchall():
-            _end_round(conn, row["id"], "failed", None, (), "interrupted", None)
-            done.append(f"round {row['id']} had been interrupted")
-    known = {a.version: a for a in adapters(db)}
-    for path in sorted(home.adapters.iterdir()):
-        try:
-            leftover = parse_version(path.name) not in known
-        except ValueError:
-            leftover = path.name.startswith(TEMP_PREFIX)
-        if leftover:
-            remove_tree(path)
-            done.append(f"removed {path.name}, which was never published")
-    serving = live(db)
-    for version, a in known.items():
-        # Hashing is for the one that is about to serve; the rest are checked when they load.
-        if a.state == "ok" and not _whole(home, a, check_hash=version == serving):
-            done.append(_retire(db, version))
-    while serving is not None and adapter(db, serving).state != "ok":
-        serving = adapter(db, serving).parent
-        if serving is None:
-            break
-        a = adapter(db, serving)
-        if a.state == "ok" and not _whole(home, a, check_hash=True):
-            done.append(_retire(db, serving))
-    if serving != live(db):
-        set_live(db, serving, "repair")
-        done.append(f"live is {'base' if serving is None else version_name(serving)} now")
-    return done
-
-
-def _retire(db: Db, version: int) -> str:
-    with db.write() as conn:
-        conn.execute("UPDATE adapters SET state = 'retired' WHERE version = ?", (version,))
-    return f"{version_name(version)} is missing or damaged and was retired"
-
-
-def _whole(home: Home, a: Adapter, *, check_hash: bool) -> bool:
+def whole(home: Home, a: Adapter, *, check_hash: bool) -> bool:
+    """Whether an adapter's file is there and, if that is to be checked, as it was published."""
     file = home.adapter_dir(a.version) / ADAPTER_FILE
     try:
         return file.is_file() and (not check_hash or sha256_file(file) == a.sha256)

@@ -166,6 +166,81 @@ CREATE TABLE feedback (
 );
 """
 
+_CURATION = """
+ALTER TABLE documents ADD COLUMN rules INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE documents ADD COLUMN redacted TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE examples ADD COLUMN route TEXT NOT NULL DEFAULT 'weights'
+    CHECK (route IN ('weights', 'retrieval', 'preference', 'dropped'));
+ALTER TABLE examples ADD COLUMN route_reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE examples ADD COLUMN language TEXT NOT NULL DEFAULT '';
+ALTER TABLE examples ADD COLUMN cluster INTEGER;
+ALTER TABLE examples ADD COLUMN surprise REAL NOT NULL DEFAULT 0;
+UPDATE examples SET route = 'preference' WHERE kind = 'preference';
+CREATE INDEX examples_waiting ON examples(id, source_id, cluster)
+    WHERE state = 'pending' AND route IN ('weights', 'preference');
+CREATE INDEX examples_learned ON examples(sha256) WHERE state = 'learned';
+CREATE INDEX examples_by_surprise ON examples(surprise) WHERE state = 'learned' AND surprise > 0;
+CREATE INDEX examples_by_cluster ON examples(cluster, state);
+CREATE TABLE minhash_bands (
+    hash INTEGER NOT NULL,
+    example_id INTEGER NOT NULL REFERENCES examples(id),
+    PRIMARY KEY (hash, example_id)
+) WITHOUT ROWID;
+CREATE INDEX minhash_bands_by_example ON minhash_bands(example_id);
+CREATE TRIGGER examples_emptied AFTER UPDATE OF content ON examples WHEN new.content = '{}' BEGIN
+    DELETE FROM minhash_bands WHERE example_id = old.id;
+END;
+"""
+
+_RECEIPTS = """
+ALTER TABLE adapters ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE rounds ADD COLUMN content_sha256 TEXT NOT NULL DEFAULT '';
+CREATE TABLE receipts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    removed TEXT NOT NULL,
+    retired TEXT NOT NULL,
+    live_before INTEGER,
+    live INTEGER,
+    unpinned INTEGER NOT NULL,
+    round_ended INTEGER,
+    relearn INTEGER NOT NULL,
+    last_round INTEGER NOT NULL,
+    cleared INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE receipt_examples (
+    receipt_id INTEGER NOT NULL REFERENCES receipts(id),
+    example_id INTEGER NOT NULL REFERENCES examples(id),
+    PRIMARY KEY (receipt_id, example_id)
+) WITHOUT ROWID;
+CREATE TABLE hidden_passages (
+    document_id INTEGER REFERENCES documents(id) ON DELETE CASCADE,
+    words INTEGER NOT NULL,
+    digest TEXT NOT NULL
+);
+CREATE INDEX hidden_passages_by_digest ON hidden_passages(digest);
+CREATE INDEX hidden_passages_by_document ON hidden_passages(document_id);
+"""
+
+_STUDY = """
+ALTER TABLE chunks ADD COLUMN derived_from INTEGER REFERENCES chunks(id) ON DELETE CASCADE;
+ALTER TABLE chunks ADD COLUMN studied INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX chunks_by_origin ON chunks(derived_from) WHERE derived_from IS NOT NULL;
+CREATE INDEX chunks_unstudied ON chunks(id) WHERE studied = 0;
+ALTER TABLE examples ADD COLUMN origin TEXT NOT NULL DEFAULT 'said'
+    CHECK (origin IN ('said', 'note'));
+ALTER TABLE examples ADD COLUMN chunk_id INTEGER REFERENCES chunks(id) ON DELETE SET NULL;
+ALTER TABLE examples ADD COLUMN topic TEXT;
+ALTER TABLE examples ADD COLUMN told TEXT NOT NULL DEFAULT '';
+CREATE INDEX examples_by_topic ON examples(topic) WHERE topic != '';
+CREATE INDEX examples_without_topic ON examples(id) WHERE topic IS NULL;
+CREATE INDEX examples_by_chunk ON examples(chunk_id) WHERE chunk_id IS NOT NULL;
+CREATE TRIGGER examples_emptied_of_topic AFTER UPDATE OF content ON examples
+    WHEN new.content = '{}' BEGIN
+    UPDATE examples SET topic = '', told = '' WHERE id = old.id;
+END;
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -187,7 +262,28 @@ def m005_conversations(db: Any) -> None:
     _run(db, _CONVERSATIONS)
 
 
-STEPS = (m001_sources, m002_chunks, m003_examples, m004_ledger, m005_conversations)
+def m006_curation(db: Any) -> None:
+    _run(db, _CURATION)
+
+
+def m007_receipts(db: Any) -> None:
+    _run(db, _RECEIPTS)
+
+
+def m008_study(db: Any) -> None:
+    _run(db, _STUDY)
+
+
+STEPS = (
+    m001_sources,
+    m002_chunks,
+    m003_examples,
+    m004_ledger,
+    m005_conversations,
+    m006_curation,
+    m007_receipts,
+    m008_study,
+)
 
 
 def migrate(db: Any) -> None:

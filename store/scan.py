@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from acclimate.store import sources
+from acclimate.store.curate import RULES
 from acclimate.store.db import Db
 from acclimate.store.extract import MAX_FILE_BYTES, Missing
 from acclimate.store.ingest import Prepared, looks_same, mark_gone, prepare, root_device, store
@@ -101,6 +102,8 @@ def scan(
         sources.set_state(db, source.id, "missing")
         return _report(counts, missing=True)
     flush()
+    if any(document.state == "ok" and document.rules != RULES for document in known.values()):
+        db.scrub()  # what older rules had left in them is gone from the free pages too
     # Renames moved rows, so ask again which are left over; and look again whether the drive is in.
     lost = [
         document.path

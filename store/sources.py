@@ -7,12 +7,13 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from acclimate.store.db import Db
+from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound, SourceError
 from acclimate.store.files import MARKER
 from acclimate.store.walk import check_patterns
@@ -48,6 +49,8 @@ class Document:
     state: Literal["ok", "refused", "gone", "forgotten"]
     reason: str
     seen_at: float
+    rules: int  # curate.RULES when it was read
+    redacted: dict[str, int]  # secrets that were taken out of it, by kind
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,12 @@ def get_source(db: Db, source_id: int) -> Source:
     return _source(db, row)
 
 
+def find_source(db: Db, path: Path) -> Source | None:
+    """The source of a folder, also of one that is watched no longer."""
+    found = [_source(db, row) for row in db.read().execute("SELECT * FROM sources").fetchall()]
+    return next((s for s in found if s.path == path and s.kind != "manual"), None)
+
+
 def set_state(
     db: Db, source_id: int, state: Literal["ok", "missing"], device: int | None = None
 ) -> None:
@@ -159,7 +168,7 @@ def documents(
         " AND (:state IS NULL OR state = :state) ORDER BY id LIMIT :limit",
         {"source": source_id, "state": state, "limit": -1 if limit is None else limit},
     )
-    return [Document(**dict(row)) for row in rows.fetchall()]
+    return [_document(row) for row in rows.fetchall()]
 
 
 def find_document(db: Db, source_id: int, path: str) -> Document | None:
@@ -169,7 +178,7 @@ def find_document(db: Db, source_id: int, path: str) -> Document | None:
         .execute("SELECT * FROM documents WHERE source_id = ? AND path = ?", (source_id, path))
         .fetchone()
     )
-    return None if row is None else Document(**dict(row))
+    return None if row is None else _document(row)
 
 
 def find_documents(db: Db, path: Path) -> list[Document]:
@@ -188,6 +197,31 @@ def find_documents(db: Db, path: Path) -> list[Document]:
     return found
 
 
+def redacted_by_source(
+    db: Db, document_ids: Iterable[int] | None = None
+) -> dict[int, dict[str, int]]:
+    """Secrets that were taken out of the documents (None: of all), by source and kind."""
+    rows = db.read().execute(
+        "SELECT d.source_id, j.key, sum(j.value) AS n FROM documents d, json_each(d.redacted) j"
+        " WHERE d.state = 'ok' AND d.redacted != '{}'"
+        " AND (:ids IS NULL OR d.id IN (SELECT value FROM json_each(:ids)))"
+        " GROUP BY 1, 2 ORDER BY 1, 2",
+        {"ids": None if document_ids is None else ids(document_ids)},
+    )
+    found: dict[int, dict[str, int]] = {}
+    for row in rows.fetchall():
+        found.setdefault(row["source_id"], {})[row["key"]] = row["n"]
+    return found
+
+
+def redacted(db: Db, document_ids: Iterable[int] | None = None) -> dict[str, int]:
+    """The same by kind only."""
+    found: Counter[str] = Counter()
+    for kinds in redacted_by_source(db, document_ids).values():
+        found.update(kinds)
+    return dict(sorted(found.items()))
+
+
 def quarantined(db: Db, limit: int = 50) -> list[Quarantined]:
     """The latest lines that could not be used, newest first."""
     rows = db.read().execute(
@@ -195,6 +229,10 @@ def quarantined(db: Db, limit: int = 50) -> list[Quarantined]:
         (limit,),
     )
     return [Quarantined(**dict(row)) for row in rows.fetchall()]
+
+
+def _document(row: sqlite3.Row) -> Document:
+    return Document(**{**dict(row), "redacted": json.loads(row["redacted"])})
 
 
 def _source(db: Db, row: sqlite3.Row) -> Source:

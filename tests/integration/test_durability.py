@@ -18,6 +18,7 @@ import pytest
 from acclimate.store import files, ledger, sources
 from acclimate.store.db import Db
 from acclimate.store.index import Index
+from acclimate.store.reconcile import reconcile
 from acclimate.store.scan import scan
 
 # As many random kills as a person has patience for: ACCLIMATE_KILLS=200 for the full trial.
@@ -61,6 +62,7 @@ import sys
 from pathlib import Path
 from acclimate.store.db import Db
 from acclimate.store.index import Index
+from acclimate.store.reconcile import reconcile
 import numpy as np
 home = Path(sys.argv[1])
 db = Db(home / "acclimate.db")
@@ -220,7 +222,7 @@ def test_publishing_and_swapping_killed_anywhere(home: files.Home, point: str) -
     assert code == -9
     check(home)
     db = Db(home.db)
-    ledger.reconcile(db, home)
+    reconcile(db, home)
     folders = [path.name for path in home.adapters.iterdir()]
     versions = [a.version for a in ledger.adapters(db)]
     swaps = [(s.from_version, s.to_version) for s in ledger.swaps(db)][::-1]
@@ -237,7 +239,7 @@ def test_publishing_and_swapping_killed_anywhere(home: files.Home, point: str) -
         assert rounds in ([], ["failed"])
         assert set(states) == {("pending",)}
     assert ledger.live(db) == (swaps[-1][1] if swaps else None)
-    assert ledger.reconcile(db, home) == []
+    assert reconcile(db, home) == []
     db.close()
     assert run(PUBLISH, home.root) == (0, ["published", "swapped"])
 

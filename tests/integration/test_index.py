@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from acclimate.store import forget, ingest, sources
+from acclimate.store import forget, ingest, retire, sources
 from acclimate.store.db import Db
+from acclimate.store.files import Home
 from acclimate.store.index import Index, fts_query
 from acclimate.store.scan import scan
 
@@ -175,8 +176,8 @@ def test_a_forgotten_document_leaves_the_file_too(index: Index, db: Db, tmp_path
     gone = taught.tobytes()
     assert gone in (tmp_path / "index.faiss").read_bytes()
     (document,) = [d for d in sources.documents(db) if d.path == "dog.md"]
-    forget.forget_document(db, document.id)
-    index.flush()
+    forget.forget(db, forget.Wanted([document.id]), tmp_path / "chat_history")
+    retire.clear(db, Home(tmp_path, ""), index.flush)
     for path in tmp_path.iterdir():
         if path.is_file():
             assert gone not in path.read_bytes(), path

@@ -5,10 +5,11 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from acclimate.store import buffer, forget, ingest, sources, walk
+from acclimate.store import buffer, forget, ingest, retire, sources, walk
 from acclimate.store.db import Db
 from acclimate.store.errors import NotFound, SourceError
 from acclimate.store.files import Home
@@ -58,6 +59,14 @@ def paths(db: Db, state: str = "ok") -> list[str]:
 
 def texts(db: Db) -> list[str]:
     return [r["text"] for r in db.read().execute("SELECT text FROM chunks ORDER BY id").fetchall()]
+
+
+def taken_back(db: Db, home: Home, *, dry_run: bool = False, **wanted: Any) -> forget.Forgotten:
+    """Forgets as the daemon does, and clears the files."""
+    done = forget.forget(db, forget.Wanted(**wanted), home.chat_history, dry_run=dry_run)
+    if not dry_run:
+        retire.clear(db, home, lambda: None)
+    return done
 
 
 def on_disk(home: Home, needle: str) -> bool:
@@ -362,8 +371,8 @@ def test_a_forgotten_document_leaves_no_byte_and_stays_away(db: Db, home: Home, 
     (root / "other.jsonl").write_text(line("Other?", "Yes."))
     scan(db, source)
     (document,) = sources.find_documents(db, root / "log.jsonl")
-    done = forget.forget_document(db, document.id)
-    assert (done.examples, done.chunks, done.versions) == ([1, 2], 2, [])
+    done = taken_back(db, home, documents=[document.id])
+    assert (done.examples, len(done.chunks), done.retired.versions) == ([1, 2], 2, [])
     assert not on_disk(home, CANARY)
     assert not on_disk(home, "zanzibar")  # nor its token
     (root / "log.jsonl").rename(root / "renamed.jsonl")
@@ -381,7 +390,7 @@ def test_a_forgotten_document_leaves_no_byte_and_stays_away(db: Db, home: Home, 
         "forgotten": 2,
     }
     with pytest.raises(NotFound):
-        forget.forget_document(db, 999)
+        taken_back(db, home, documents=[999])
 
 
 def test_forgetting_an_example_takes_later_turns_that_quote_it(
@@ -395,12 +404,83 @@ def test_forgetting_an_example_takes_later_turns_that_quote_it(
     (root / "log.jsonl").write_text(json.dumps({"messages": messages}))
     scan(db, source)
     assert buffer.counts(db)["pending"] == 3
-    done = forget.forget_example(db, 2)
-    assert (done.examples, done.chunks) == ([2, 3], 2)
+    done = taken_back(db, home, examples=[2])
+    assert (done.examples, len(done.chunks)) == ([2, 3], 2)
     assert not on_disk(home, CANARY)
     buffer.mark(db, [2], "pending")
     assert buffer.get(db, 2).state == "forgotten"
     assert texts(db) == ["User: Hi\nAssistant: Hello"]
+
+
+def test_a_passage_that_was_forgotten_by_its_text_stays_out(
+    db: Db, home: Home, root: Path, notes: sources.Source
+) -> None:
+    code = f"My locker\ncode is {CANARY}."
+    before, after = "Bees swarm in May. " * 30, "Wax melts early. " * 20
+    path = root / "diary.md"
+    path.write_text(f"# May\n\n{before}\n\n# Locker\n\n{code}\n\n# Wax\n\n{after}\n")
+    (root / "other.md").write_text("Nothing of the kind.")
+    scan(db, notes)
+    with db.write() as conn:  # as if questions had been made from the note's passages
+        for line, reply in ((7, "It hangs there."), (1, "In May.")):
+            conn.execute(
+                "INSERT INTO examples(sha256, kind, content, prompt_sha256, document_id, line,"
+                " created_at) SELECT ?1, 'exchange', json_object('messages', json_array("
+                " json_object('role', 'user', 'content', 'What of it?'),"
+                " json_object('role', 'assistant', 'content', ?1))), '', id, ?2, 0"
+                " FROM documents WHERE path = 'diary.md'",
+                (reply, line),
+            )
+    looked = taken_back(db, home, matching=f"LOCKER code  is {CANARY}", dry_run=True)
+    assert on_disk(home, CANARY) and looked.receipt is None
+    done = taken_back(db, home, matching=f"LOCKER code  is {CANARY}")
+    assert done.counts() == looked.counts()
+    assert (len(done.chunks), [buffer.get(db, n).line for n in done.examples]) == (1, [7])
+    assert buffer.counts(db)["pending"] == 1
+    assert not on_disk(home, CANARY) and not on_disk(home, "zanzibar")
+    for edit in (
+        lambda said: f"{said}\nA line more.\n",
+        lambda said: f"# June\n\n{'A long new beginning. ' * 30}\n\n{said}",
+        lambda said: said.replace(before, ""),
+    ):
+        path.write_text(edit(path.read_text()))
+        scan(db, notes)
+        assert not on_disk(home, CANARY), "the file still holds it, in other passages"
+    assert any("long new beginning" in text for text in texts(db))
+    (root / "copy.md").write_text(f"# May\n\n{before}\n\n# Locker\n\n{code}\n\n# Wax\n\n{after}\n")
+    scan(db, notes)
+    assert not on_disk(home, CANARY), "the same passage in another file"
+    with pytest.raises(NotFound, match="nothing holds"):
+        taken_back(db, home, matching=CANARY)
+
+
+def test_a_text_across_the_cut_of_two_passages_is_found(
+    db: Db, home: Home, root: Path, notes: sources.Source
+) -> None:
+    (root / "long.md").write_text(
+        f"{'Bees swarm. ' * 41}The word is {CANARY}, they say. {'x ' * 99}"
+    )
+    scan(db, notes)
+    (a, b) = texts(db)[:2]
+    across = f"{a.split()[-1]} {b.split()[0]}"
+    assert not any(across in text for text in texts(db))
+    assert len(taken_back(db, home, matching=across).chunks) == 2
+
+
+def test_all_of_a_source_is_forgotten(db: Db, home: Home, root: Path) -> None:
+    source = sources.add_source(db, root, "chat")
+    (root / "a.jsonl").write_text(line("Word?", CANARY))
+    (root / "b.jsonl").write_text(line("Other word?", CANARY))
+    scan(db, source)
+    (root / "b.jsonl").unlink()
+    scan(db, source)
+    ingest.add_bytes(db, "mine.jsonl", line("q", "a").encode())
+    done = taken_back(db, home, source=source.id)
+    assert (done.examples, len(done.documents)) == ([1, 2], 2)
+    assert not on_disk(home, CANARY)
+    assert buffer.counts(db)["pending"] == 1
+    (root / "c.jsonl").write_text(line("New?", "Yes."))
+    assert scan(db, source).added == 1
 
 
 def test_removing_a_source_keeps_its_examples(db: Db, root: Path) -> None:

@@ -32,7 +32,15 @@ from acclimate.adapters.losses import Part, Teacher, completion_nll, kl_to_teach
 from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Result, Snapshot, Training
-from acclimate.adapters.train import Diverged, Lesson, Recipe, _in_turn, train
+from acclimate.adapters.train import (
+    Checkpoint,
+    Diverged,
+    Lesson,
+    Recipe,
+    Trace,
+    _in_turn,
+    train,
+)
 from acclimate.adapters.worker import WITH_PASSAGES, prepare
 from acclimate.daemon.engine import Engine
 from acclimate.store.errors import AdapterError
@@ -209,7 +217,7 @@ def test_completion_nll_is_cross_entropy() -> None:
 
 def test_sequences_count_alike_whatever_their_length() -> None:
     values, owner = torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0]), torch.tensor([0, 0, 0, 0, 1])
-    assert float(per_sequence(values, owner)) == pytest.approx(2.0)
+    assert float(per_sequence(values, owner, torch.ones(5))) == pytest.approx(2.0)
 
 
 def test_replies_come_with_the_distribution_at_each_place(tiny_llama: Path) -> None:
@@ -252,6 +260,47 @@ def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> Non
         weights.append({n: p.clone() for n, p in model.named_parameters() if "lora_" in n})
     assert gains[0] > 1.0
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_round_goes_on_and_ends_as_if_it_had_not_been(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    rows = [
+        prompt.encode([{"role": "user", "content": q}, {"role": "assistant", "content": "Ada."}])
+        for q in ("name?", "who?", "called?")
+    ]
+    recipe = Recipe(exposures=6, batch=2, anchor_batch=1, short_anchor_batch=0, seed=2**47)
+
+    def run(checkpoint: Checkpoint | None, die_at: int = 0) -> tuple[Trace, list[torch.Tensor]]:
+        torch.manual_seed(0)
+        plain = load_base(tiny_llama)
+        kept = anchors.make(plain, prompt, ["Hello there", "Tell me"], 4)
+        model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))
+
+        def step(done: int, steps: int, values: dict[str, float]) -> None:
+            if done == die_at:
+                raise Killed
+
+        lessons = [Lesson(i, [row]) for i, row in enumerate(rows)]
+        trace = train(model, Split(model, 0), lessons, kept, [], recipe, step, checkpoint)
+        return trace, [p for n, p in model.named_parameters() if "lora_" in n]
+
+    whole, expected = run(None)
+    file = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        run(Checkpoint(file, "this round", seconds=0), die_at=7)
+    # Step 7 itself was not written any more.
+    again, found = run(Checkpoint(file, "this round"))
+    assert (again.resumed_at, len(again.rows)) == (6, whole.steps - 6)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    assert run(Checkpoint(file, "another round"))[0].resumed_at == 0
+    file.write_bytes(file.read_bytes()[:-9])
+    assert run(Checkpoint(file, "this round"))[0].resumed_at == 0
 
 
 def test_part_of_the_vocabulary_stands_for_all_of_it() -> None:

@@ -27,6 +27,7 @@ from acclimate.daemon import rounds as rounds_module
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.forgetting import Asked
 from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.stream import Request
@@ -37,6 +38,7 @@ from acclimate.store.errors import EngineError, RoundError
 from acclimate.store.files import Home, sha256_file
 from acclimate.store.index import Index
 from acclimate.store.ingest import add_bytes
+from acclimate.store.reconcile import reconcile
 
 FAST = LearnConfig(
     threads=1,
@@ -467,7 +469,7 @@ def test_what_a_killed_daemon_left_is_removed(place: Place) -> None:
     left.mkdir(parents=True)
     (left / "snapshot.json").write_text("the person's own words")
     (left.parent / ".tmp-0123").mkdir()
-    place.set_up()
+    reconcile(place.db, place.home)
     assert list(left.parent.iterdir()) == []
 
 
@@ -487,11 +489,19 @@ def test_a_round_that_cannot_begin_is_not_running_for_ever(
         place.rounds.wait(2, 20)
 
 
-def test_each_round_has_another_seed_whatever_became_of_the_last(
+def test_a_rejected_round_is_tried_with_another_seed_and_a_failed_one_with_the_same(
     place: Place, stand_in: Callable[[str], None]
 ) -> None:
+    rejection = "{'accepted': False, 'reasons': ['no'], 'measures': {}, 'card': {}}"
     stand_in("sys.exit(1)")
-    assert [place.run().seed, place.run().seed] == [1, 2]
+    failed = [place.run() for _ in range(2)]
+    stand_in(f"(folder / 'result.json').write_text(json.dumps({rejection}))")
+    rejected = [place.run() for _ in range(2)]
+    place.tell("five")
+    other = place.run()
+    assert [r.state for r in (*failed, *rejected)] == ["failed"] * 2 + ["rejected"] * 2
+    seeds = [r.seed for r in (*failed, *rejected, other)]
+    assert seeds[0] == seeds[1] == seeds[2] and len(set(seeds)) == 3
     assert ledger.adapters(place.db) == []
 
 
@@ -503,8 +513,9 @@ def test_what_is_forgotten_meanwhile_is_not_learned(
         place.home, Config(), place.db, Index(place.db, place.home.index), rounds=place.rounds
     )
     number = place.rounds.start()
-    done = core.forget(str(buffer.examples(place.db)[0].id))
+    done = core.forget(Asked([str(buffer.examples(place.db)[0].id)]))
     assert f"round {number} had it and was ended" in done["message"]
+    assert done["round_ended"] == number
     assert (place.last().state, place.last().error) == ("failed", "an example was forgotten")
     assert place.rounds.current() is None
     assert buffer.counts(place.db)["pending"] == 3

@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from acclimate.daemon import cli
+from acclimate.daemon import cli, cli_forget
 from acclimate.daemon.cli_common import Exit, Session
 from acclimate.daemon.client import Client, NotRunning
 from acclimate.store.errors import NotFound, RoundError
@@ -22,10 +22,10 @@ from acclimate.store.files import Home
 
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 CONTRACT = """
-    init run status add learn ask chat search history show diff rollback pin unpin forget export
-    portable doctor watch.add watch.list watch.remove feedback.good feedback.bad feedback.edit
-    feedback.list models.list models.pull models.use service.install service.uninstall
-    service.status
+    init run status add examples learn ask chat search history show diff rollback pin unpin forget
+    export receipts portable doctor watch.add watch.list watch.remove feedback.good feedback.bad
+    feedback.edit feedback.list models.list models.pull models.use service.install
+    service.uninstall service.status
 """
 
 
@@ -218,11 +218,14 @@ def test_add_refuses_what_is_no_text(answers: Answers, tmp_path: Path) -> None:
 
 
 def test_forget_by_number_path_and_name(answers: Answers, tmp_path: Path) -> None:
-    done = {"examples": [4], "chunks": 1, "message": "no adapter learned it"}
+    done = {"removed": {"examples": 1, "passages": 1}, "message": "no adapter learned it"}
     answers.answers["POST /v1/forget"] = done
-    for word, target in (("4", 4), ("#4", 4), (str(tmp_path / "a.md"), str(tmp_path / "a.md"))):
-        assert "1 examples, 1 passages" in call("forget", word).stdout
-        assert answers.asked[-1][2] == {"target": target}
+    for words, targets in (
+        (["4"], [4]),
+        (["#4", str(tmp_path / "a.md")], [4, str(tmp_path / "a.md")]),
+    ):
+        assert "1 examples, 1 passages" in call("forget", *words).stdout
+        assert answers.asked[-1][2] == {"targets": targets}
     tries = iter([NotFound("nothing was read from it")])
 
     def once() -> Any:
@@ -231,8 +234,83 @@ def test_forget_by_number_path_and_name(answers: Answers, tmp_path: Path) -> Non
         return done
 
     answers.answers["POST /v1/forget"] = once
-    assert call("forget", "stdin-0a1b").exit_code == 0
-    assert answers.asked[-1][2] == {"target": "stdin-0a1b"}
+    assert call("forget", "stdin-0a1b", "--no-relearn").exit_code == 0
+    assert answers.asked[-1][2] == {"targets": ["stdin-0a1b"], "relearn": False}
+
+
+def test_forget_by_source_and_by_text(answers: Answers, tmp_path: Path) -> None:
+    would = {
+        "removed": {"examples": 1, "passages": 1, "lines": 2},
+        "documents": [],
+        "passages": [{"path": "a.md", "start_line": 3, "end_line": 4}],
+        "examples": [{"id": 7, "text": "What is [b]it?"}],
+        "retired": ["v0002"],
+        "live": "v0001",
+        "relearn": {"examples": 5},
+        "message": "v0002 learned it and is gone",
+    }
+    answers.answers["POST /v1/forget"] = would
+    shown = call("forget", "--matching", "locker", "--dry-run").stdout
+    assert answers.asked[-1][2] == {"matching": "locker", "dry_run": True}
+    for part in ("2 typed lines", "a.md:3-4", "example 7", "[b]it?", "v0002", "5 other examples"):
+        assert part in " ".join(shown.split())
+    call("forget", "--matching", "-", stdin="my locker\n")
+    assert answers.asked[-1][2] == {"matching": "my locker"}
+    call("forget", "--source", str(tmp_path))
+    assert answers.asked[-1][2] == {"source": str(tmp_path)}
+    call("forget", "--source", "3")
+    assert answers.asked[-1][2] == {"source": "3"}
+    assert call("forget").exit_code == 2
+    assert call("forget", "4", "--matching", "x").exit_code == 2
+
+
+def test_a_text_on_a_terminal_is_forgotten_only_after_yes(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    would: dict[str, Any] = {"removed": {"examples": 1}, "retired": [], "message": "gone"}
+    would |= {"documents": [], "passages": [], "examples": []}
+    answers.answers["POST /v1/forget"] = would
+    monkeypatch.setattr(cli_forget, "_on_a_terminal", lambda: True)
+    assert call("forget", "--matching", "locker", stdin="n\n").exit_code == 1
+    assert [body.get("dry_run") for *_, body in answers.asked] == [True]
+    assert call("forget", "--matching", "locker", stdin="y\n").exit_code == 0
+    assert answers.asked[-1][2] == {"matching": "locker"}
+    assert call("forget", "--matching", "locker", "--yes").exit_code == 0
+    assert [body.get("dry_run") for *_, body in answers.asked] == [True, True, None, None]
+
+
+def test_receipts_are_shown(answers: Answers) -> None:
+    relearn = {"state": "waits", "examples": 5, "left": 2, "rounds": [8, 9]}
+    receipt = {"receipt": 3, "at": 0, "removed": {"examples": 2}, "retired": ["v0002"]}
+    receipt |= {"live_before": "v0002", "live": "base", "unpinned": True, "round_ended": None}
+    receipt |= {"relearn": relearn}
+    answers.answers["GET /v1/receipts"] = {"receipts": [receipt]}
+    answers.answers["GET /v1/receipts/3"] = receipt
+    assert "3 of 5 examples" in call("receipts").stdout
+    shown = call("receipts", "3").stdout
+    assert "v0002 → base, unpinned" in shown and "8, 9" in shown
+    answers.answers["GET /v1/receipts"] = {"receipts": []}
+    assert "nothing was forgotten" in call("receipts").stdout
+
+
+def test_examples_are_listed_with_their_route(answers: Answers) -> None:
+    row = {
+        "id": 3,
+        "state": "pending",
+        "route": "retrieval",
+        "route_reason": "it is about the weather",
+        "reason": "",
+        "text": "Will it rain?",
+    }
+    answers.answers["GET /v1/examples"] = {"examples": [row]}
+    result = call("examples", "--state", "pending", "--route", "retrieval")
+    assert result.exit_code == 0
+    for word in ("3", "retrieval", "it is about the weather", "Will it rain?"):
+        assert word in result.stdout
+    assert json.loads(call("examples", "--json").stdout)["examples"] == [row]
+    assert call("examples", "--state", "eaten").exit_code == Exit.USAGE
+    answers.answers["GET /v1/examples"] = {"examples": []}
+    assert "there are none" in call("examples").stdout
 
 
 def test_markup_in_data_is_text(answers: Answers) -> None:

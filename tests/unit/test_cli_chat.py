@@ -200,6 +200,8 @@ def test_history_is_private_and_comes_back(tmp_path: Path, monkeypatch: pytest.M
             assert read() == "first line"
             keys.send_text("\x1b[A\r")  # arrow up
             assert read() == "first line"
+            keys.send_text("my password is x9-Tulip\r")
+            assert read() == "my password is x9-Tulip"
             keys.send_text("\x04")  # Ctrl-D
             with pytest.raises(EOFError):
                 read()
@@ -207,3 +209,4 @@ def test_history_is_private_and_comes_back(tmp_path: Path, monkeypatch: pytest.M
         os.umask(old)
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
     assert b"first line" in history.read_bytes()
+    assert b"x9-Tulip" not in history.read_bytes()

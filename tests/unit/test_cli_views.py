@@ -130,6 +130,9 @@ def test_status_on_one_screen() -> None:
         "live": "v0001",
         "pinned": False,
         "examples": {"pending": 3, "learned": 0},
+        "routes": {"weights": 1, "retrieval": 2, "preference": 0, "dropped": 1},
+        "held_back": {"its source has given its share": 5},
+        "redacted": {"aws key": 1, "iban": 2},
         "sources": [
             {
                 "id": 1,
@@ -153,6 +156,9 @@ def test_status_on_one_screen() -> None:
         "/h (portable)",
         "v0001 on smollm2",
         "3 pending",
+        "2 for retrieval only, 1 dropped",
+        "5: its source has given its share",
+        "1 aws key, 2 ibans",
         "(missing)",
         "/n/a.bin",
         "/c/l.jsonl:7",

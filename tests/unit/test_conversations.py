@@ -85,7 +85,7 @@ def test_quotes_of_what_was_forgotten_go(db: Db) -> None:
     talk.add_feedback(db, kept, "bad")
     with db.write() as conn:
         texts = [secret, "Where is my spare key?", "yes."]
-        removed = talk.remove_quotes(conn, texts, ["the chunk"], ("/notes", "keys.md"))
+        removed = talk.remove_quotes(conn, texts, ["the chunk"], [("/notes", "keys.md")])
     assert removed == (6, 3)
     assert [said(db, name) for name in "abcdef"] == [
         [user("Where is it?"), user("Thanks")],

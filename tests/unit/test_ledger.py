@@ -9,6 +9,7 @@ import pytest
 from acclimate.store import buffer, files, ledger
 from acclimate.store.db import Db
 from acclimate.store.errors import Detached, NotFound, RoundError, StoreError
+from acclimate.store.reconcile import reconcile
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_reconcile_follows_the_last_committed_transaction(db: Db, home: files.Ho
     (home.adapters / "README").write_text("a person's own file")
     files.remove_tree(home.adapter_dir(3))
     (home.adapter_dir(2) / ledger.ADAPTER_FILE).write_bytes(b"bit rot")
-    done = ledger.reconcile(db, home)
+    done = reconcile(db, home)
     assert len(done) == 6
     assert sorted(p.name for p in home.adapters.iterdir()) == ["README", "v0001", "v0002"]
     assert [a.state for a in ledger.adapters(db)] == ["ok", "retired", "retired"]
@@ -148,7 +149,7 @@ def test_reconcile_follows_the_last_committed_transaction(db: Db, home: files.Ho
     last = ledger.rounds(db)[0]
     assert (last.state, last.error) == ("failed", "interrupted")
     assert states(db)[4] == "pending"
-    assert ledger.reconcile(db, home) == []
+    assert reconcile(db, home) == []
     assert ledger.next_version(db) == 4
     with pytest.raises(StoreError):
         ledger.set_live(db, 3, "rollback")
@@ -157,7 +158,7 @@ def test_reconcile_follows_the_last_committed_transaction(db: Db, home: files.Ho
 def test_reconcile_reaches_the_base_when_nothing_is_left(db: Db, home: files.Home) -> None:
     publish(db, home, [1])
     files.remove_tree(home.adapter_dir(1))
-    ledger.reconcile(db, home)
+    reconcile(db, home)
     assert ledger.live(db) is None
 
 
@@ -165,7 +166,7 @@ def test_reconcile_believes_no_pulled_drive(db: Db, home: files.Home) -> None:
     publish(db, home, [1])
     home.marker.unlink()
     with pytest.raises(Detached):
-        ledger.reconcile(db, home)
+        reconcile(db, home)
     assert ledger.live(db) == 1
 
 

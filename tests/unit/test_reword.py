@@ -1,14 +1,16 @@
 """Rewording by rules: true forms, no crash on anything, the same result every time."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lessons import taught
 
-from acclimate.adapters.mixture import choose, is_fact
+from acclimate.adapters.mixture import choose, is_fact, round_key, seed_of
 from acclimate.adapters.reword import asks_personally, embedded, reword, thesaurus
+from acclimate.adapters.snapshot import Taught
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,20 @@ def test_facts_are_never_held_out_and_what_waited_is_taught() -> None:
     waited = frozenset(e.id for e in mixture.held_out)
     again = choose(mixture.held_out, [], waited, seed=4)
     assert {e.id for e in again.new} == waited and not again.held_out
+
+
+def test_a_round_hangs_on_what_examples_say_not_on_their_numbers() -> None:
+    def told(numbers: Sequence[int]) -> list[Taught]:
+        return [
+            taught(n, f"Write a line about topic {k}.", "Onward.") for k, n in enumerate(numbers)
+        ]
+
+    one, other = told(range(20)), told(range(500, 300, -10))
+    assert round_key(one, "p") == round_key(other[::-1], "p") != round_key(one, None)
+    chosen = [choose(new, new, frozenset(), seed=3) for new in (one, other[::-1])]
+    said = [[[e.content for e in part] for part in (m.new, m.replay, m.held_out)] for m in chosen]
+    assert said[0] == said[1] and len(said[0][2]) == 4
+    assert len({seed_of("key", n) for n in range(5)}) == 5 and seed_of("key", 0) < 2**48
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from acclimate.daemon import token
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
 from acclimate.daemon.server import create_app, unguarded
-from acclimate.store import buffer, conversations, ledger
+from acclimate.store import buffer, conversations, ledger, retire
 from acclimate.store.db import Db
 from acclimate.store.files import Home, sha256_file
 from acclimate.store.index import Index
@@ -80,6 +80,32 @@ def test_status_of_a_fresh_home(client: TestClient, home: Home) -> None:
     assert (
         found["round"] is found["last_round"] is found["next_round_at"] is found["paused"] is None
     )
+
+
+def test_what_was_taken_out_and_where_examples_go_is_said(
+    client: TestClient, core: Core, home: Home
+) -> None:
+    lines = [
+        {"instruction": "Which key?", "output": "It was AKIAIOSFODNN7EXAMPLE."},
+        {"instruction": "What's the weather?", "output": "Rain."},
+        {"instruction": "Who mends clarinets?", "output": "Ruth does."},
+    ]
+    body = {"name": "log.jsonl", "text": "\n".join(map(json.dumps, lines))}
+    assert client.post("/v1/examples", json=body).json()["redacted"] == 1
+    listed = client.get("/v1/examples").json()["examples"]
+    assert [(e["route"], e["route_reason"]) for e in listed] == [
+        ("weights", ""),
+        ("retrieval", "it is about the weather"),
+        ("dropped", "the reply held a secret"),
+    ]
+    assert [e["id"] for e in client.get("/v1/examples?route=dropped").json()["examples"]] == [1]
+    found = client.get("/v1/status").json()
+    assert found["routes"] == {"weights": 1, "retrieval": 1, "preference": 0, "dropped": 1}
+    assert (found["redacted"], found["held_back"]) == ({"aws key": 1}, {})
+    publish(core, 1, None, [3])
+    shown = client.get("/v1/adapters/v0001").json()
+    assert shown["redacted"] == {"aws key": 1}
+    assert shown["taught"][0]["examples"][0]["route"] == "weights"
 
 
 def test_status_names_refused_files_and_bad_lines(client: TestClient, core: Core) -> None:
@@ -248,23 +274,58 @@ def test_rollback_and_pin_without_a_daemon_move_the_ledger(taught: TestClient, c
     assert taught.get("/health").json()["live"] == "v0001"
 
 
-def test_forgetting_names_the_adapters_that_still_carry_it(taught: TestClient, core: Core) -> None:
-    first = min(e.id for e in buffer.examples(core.db))
+def test_forgetting_reaches_every_adapter_that_learned_it(taught: TestClient, core: Core) -> None:
+    first, second = sorted(e.id for e in buffer.examples(core.db))
     core.home.chat_history.write_text("\n# now\n+Who mends clarinets?\n")
     conversations.save_exchange(
         core.db, None, [{"role": "user", "content": "Who mends clarinets?"}], "Ruth.", "v0002"
     )
+    looked = taught.post("/v1/forget", json={"target": first, "dry_run": True}).json()
+    assert looked["retired"] == ["v0001", "v0002"] and looked["live"] == "base"
+    assert looked["examples"] == [{"id": first, "text": "Who mends clarinets?"}]
+    assert [p["path"] for p in looked["passages"]] == ["log.jsonl"]
+    assert ledger.live(core.db) == 2 and buffer.get(core.db, first).state == "learned"
+    assert taught.get("/v1/receipts").json() == {"receipts": []}
     done = taught.post("/v1/forget", json={"target": first}).json()
-    assert done["examples"] == [first]
-    assert (done["messages"], done["feedback"], done["lines"]) == (2, 0, 1)
+    removed = {"documents": 0, "examples": 1, "passages": 1, "messages": 2, "feedback": 0}
+    assert done["removed"] == looked["removed"] == {**removed, "lines": 1}
     assert conversations.last_message(core.db) is None
     assert b"clarinets" not in core.home.db.read_bytes() + core.home.chat_history.read_bytes()
-    assert done["adapters"] == ["v0001", "v0002"], "v0002 descends from the one that learned it"
-    assert "not built yet" in done["message"]
+    assert done["retired"] == ["v0001", "v0002"], "v0002 descends from the one that learned it"
+    assert (done["live_before"], done["live"], ledger.live(core.db)) == ("v0002", "base", None)
+    assert list(core.home.adapters.iterdir()) == []
+    assert buffer.get(core.db, second).state == "pending"
+    again = {"state": "waits", "wanted": True, "examples": 1, "left": 1, "rounds": []}
+    assert done["relearn"] == again and "1 other examples are to be learned" in done["message"]
+    shown = taught.get("/v1/adapters").json()["adapters"]
+    assert {(a["state"], a["retired"]) for a in shown} == {("retired", retire.LEARNED_IT)}
+    moved = taught.post("/v1/adapters/live", json={"version": "v0001"})
+    assert moved.status_code == 409 and retire.LEARNED_IT in error_of(moved)["message"]
     assert taught.get("/v1/search", params={"query": "clarinets"}).json()["hits"] == []
+    # The receipt completes itself when the rest is learned, and a later rollback undoes nothing.
+    publish(core, 3, None, [second])
+    ledger.set_live(core.db, None, "rollback")
+    (receipt,) = taught.get("/v1/receipts").json()["receipts"]
+    assert receipt == taught.get(f"/v1/receipts/{done['receipt']}").json()
+    assert receipt["relearn"] == {**again, "state": "done", "left": 0, "rounds": [3]}
     rest = taught.post("/v1/forget", json={"target": "log.jsonl"}).json()
-    assert rest["documents"] == ["log.jsonl"]
+    assert (rest["documents"], rest["retired"]) == (["log.jsonl"], ["v0003"])
     assert taught.post("/v1/forget", json={"target": "log.jsonl"}).status_code == 404
+    assert taught.get("/v1/receipts/99").status_code == 404
+
+
+def test_several_are_forgotten_together_or_not_at_all(client: TestClient, core: Core) -> None:
+    client.post("/v1/examples", json={"name": "log.jsonl", "text": CHAT})
+    client.post("/v1/examples", json={"name": "a.md", "text": "Ruth keeps bees."})
+    assert client.post("/v1/forget", json={"targets": [1, "no.md"]}).status_code == 404
+    assert buffer.get(core.db, 1).state == "pending"
+    done = client.post("/v1/forget", json={"targets": [1, "a.md"]}).json()
+    assert (done["documents"], done["examples"]) == (["a.md"], [1])
+    assert client.post("/v1/forget", json={"source": "manual"}).json()["examples"] == [2]
+    assert client.post("/v1/forget", json={"source": "/no/such"}).status_code == 404
+    for body in ({}, {"targets": []}, {"target": 1, "matching": "Ruth"}, {"matching": " a "}):
+        assert client.post("/v1/forget", json=body).status_code == 400
+    assert client.post("/v1/forget", json={"matching": "nowhere"}).status_code == 404
 
 
 def test_feedback_is_kept_with_the_reply(client: TestClient, core: Core) -> None:

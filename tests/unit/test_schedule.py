@@ -31,6 +31,7 @@ def ready(**changes: object) -> Conditions:
         ({"running": True, "pinned": True}, "a round is running"),
         ({"pinned": True, "waiting": 0}, "an adapter is pinned"),
         ({"waiting": 15}, "15 of 16 examples wait"),
+        ({"waiting": 1, "relearning": 1}, None),
         ({"now": datetime(2026, 1, 5, 6)}, "quiet hours (22:00-07:00)"),
         ({"on_battery": True}, "on battery"),
         ({"idle_seconds": 59.0}, "somebody is chatting"),

@@ -1,0 +1,212 @@
+"""Questions that a clause answers: its parts, its subject, and the names in it.
+
+Pure text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from acclimate.adapters.builder import Builder
+from acclimate.adapters.clauses import Clause, Part
+from acclimate.adapters.grammar import belongs
+from acclimate.adapters.parts import apart, asked_for
+from acclimate.adapters.phrases import Phrase
+from acclimate.adapters.scene import (
+    Candidate,
+    Scene,
+    content_words,
+    count,
+    finished,
+    is_person,
+    specific,
+)
+from acclimate.adapters.words import Token
+
+
+def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
+    """Every question that the clause answers, in no order; some are worth little."""
+    builder = Builder(clause, scene)
+    if clause.dependent or clause.tense == "former" or _is_dummy(clause):
+        return
+    if clause.there:
+        yield from _existing(builder)
+        return
+    yield from _names(builder)
+    yield from _defined(builder)
+    if clause.negative and not (clause.tense == "modal" or clause.first in ("don't", "doesn't")):
+        return
+    for part in clause.parts:
+        yield from asked_for(builder, part)
+    yield from _subject_of(builder)
+
+
+def _is_dummy(clause: Clause) -> bool:
+    """ "It is late", "It's the seventh year": the "it" means nothing."""
+    if clause.subject is None or clause.subject.head.low != "it" or clause.base != "be":
+        return False
+    of = next((p for p in clause.parts if p.kind == "complement"), None)
+    timed = any(p.kind == "time" and p.prep not in ("on", "at") for p in clause.parts)
+    told = of is not None and any(belongs(w.low, "time", "day", "ordinal") for w in of.words)
+    return timed or told or not clause.parts
+
+
+def _defined(b: Builder) -> Iterator[Candidate]:
+    """ "The sweets that I keep in my toolbox are violet creams", "Pascoe is the garage that …"."""
+    clause, subject = b.clause, b.clause.subject
+    relative, answer = clause.inside, None
+    if clause.after is not None and subject is not None and subject.words[0].tag == "N":
+        relative, answer = clause.after, (*subject.words, *subject.name)
+    elif relative is not None and (clause.base == "be" or clause.passive) and clause.parts:
+        phrase = clause.parts[0].phrase
+        named = clause.parts[0].kind == "complement" or clause.base == "be"
+        answer = (*phrase.words, *phrase.name) if named else None
+    if relative is None or answer is None:
+        return
+    inner = Builder(relative.clause, b.scene)
+    noun = [w for w in relative.noun.words if w.tag != "D"]
+    bare = b.scene.said(noun)
+    if bare is None:
+        return
+    wh = f"which {bare}"
+    if is_person(relative.noun, b.scene):
+        wh = "who"
+    elif relative.pronoun == "where" or relative.noun.head.low in ("place", "spot"):
+        wh = "where"
+    elif relative.noun.head.low in ("day", "date", "time", "month", "year"):
+        wh = "when"
+    elif relative.noun.head.low in ("thing", "one", "only", "ones"):
+        wh = "what"
+    if relative.own:
+        verbs, tail = inner.verbs(), inner.tail(None, timed=True)
+        question = None if verbs is None or not tail else finished([wh, *verbs, *tail])
+    else:
+        question = inner.ask(wh, None)
+    yield from inner.make(question, answer, 0.3)
+
+
+def _names(b: Builder) -> Iterator[Candidate]:
+    """ "my sister Jana", "a lurcher, Pim", "a boat called Merrow"."""
+    clause = b.clause
+    phrases: list[tuple[Phrase, Part | None]] = [(p.phrase, p) for p in clause.parts]
+    if clause.subject is not None:
+        phrases.insert(0, (clause.subject, None))
+    for phrase, part in phrases:
+        if phrase.other and phrase.head.tag == "N":
+            yield from _role(b, phrase)
+        if not phrase.name:
+            continue
+        person = belongs(phrase.head.low, "kin", "role")
+        thing = _owned(b, phrase, part)
+        if thing is None:
+            continue
+        be = "are" if phrase.plural else "is"
+        if phrase.head.low in ("friend", "friends", "neighbour", "colleague", "cousin"):
+            question, answer, weight = (
+                f"Who {be} {b.scene.plain(phrase.name)}?", phrase.words, 0.0)  # fmt: skip
+        elif person and not belongs(phrase.head.low, "kin"):
+            question, answer, weight = f"Who {be} {thing}?", phrase.name, 0.3
+        else:
+            question, answer, weight = f"What {be} {thing} called?", phrase.name, 0.35
+        yield from _named(b, question, answer, weight)
+
+
+def _named(
+    b: Builder, question: str, answer: Sequence[Token], weight: float
+) -> Iterator[Candidate]:
+    if content_words(question):
+        weight += 0.2 if re.search(r"\b(?:my|our)\b", question) else 0.0
+        yield Candidate(question, answer[0].start, answer[-1].end, weight + specific(answer))
+
+
+def _role(b: Builder, phrase: Phrase) -> Iterator[Candidate]:
+    role = b.scene.said(phrase.other)
+    if role is None:
+        return
+    be = "are" if phrase.plural else "is"
+    if role.startswith(("my ", "our ", "the ")) or "'s " in role:
+        yield from _named(b, f"Who {be} {role}?", phrase.words, 0.25)
+    name = b.scene.plain(phrase.words)
+    yield from _named(b, f"Who {be} {name}?", phrase.other, 0.2)
+
+
+def _owned(b: Builder, phrase: Phrase, part: Part | None) -> str | None:
+    """The named thing as its owner would speak of it: "a lurcher" → "our lurcher"."""
+    words = phrase.words
+    if words[0].low in ("a", "an", "two", "three", "four", "some") and part is not None:
+        bare = b.scene.said([w for w in words if w.low not in ("a", "an", "some", "new")])
+        if bare is None:
+            return None
+        ours = b.mine or b.clause.subject is None
+        if ours and belongs(b.clause.base, "have") and part.kind == "object":
+            mine = "our" if b.who == "we" else "my"
+            return f"{mine} {bare}"
+        return f"the {bare}"
+    said = b.scene.said(words)
+    return said if said and re.match(r"(?:my|our|the)\b|.*'s ", said) else None
+
+
+def _subject_of(b: Builder) -> Iterator[Candidate]:
+    """Who or what does it."""
+    clause, subject = b.clause, b.clause.subject
+    if subject is None or subject.head.tag == "S" or subject.words[0].low in ("this", "that"):
+        return
+    if clause.negative or not clause.parts or b.who is None:
+        return
+    tail = b.tail(None, timed=clause.tense == "present")
+    if not tail or subject.joined:
+        return
+    person = is_person(subject, b.scene)
+    named = subject.head.tag == "N" or bool(subject.name)
+    answer: tuple[Token, ...] = subject.words
+    if subject.name:
+        answer = (*subject.words, *subject.name) if not apart(subject) else subject.name
+    if clause.base == "be":
+        complement = next((p for p in clause.parts if p.kind == "complement"), None)
+        if complement is None or complement.words[0].low not in ("my", "our", "the"):
+            return
+        if not named and not person:
+            return
+    verbs = b.verbs()
+    unsure = subject.words[0].tag == "N" and not person and clause.base not in ("be", "cost")
+    if verbs is None or unsure:
+        return
+    weight = 0.04 if person and named else 0.0 if person or named else -0.25
+    if subject.words[0].low in ("my", "our") and clause.tense == "present":
+        weight -= 0.2
+    wh = "who" if person else "what"
+    if (
+        clause.front
+        and subject.words[0].start > clause.parts[0].words[-1].end
+        and (subject.words[0].low in ("a", "an"))
+    ):
+        weight += 0.45  # "In the hall hangs a map"
+    yield from b.make(finished([wh, *verbs, *tail]), answer, weight)
+
+
+def _existing(b: Builder) -> Iterator[Candidate]:
+    """ "There are 14 hives in the orchard"."""
+    clause = b.clause
+    thing = next((p for p in clause.parts if p.kind in ("complement", "object")), None)
+    if thing is None or clause.negative:
+        return
+    words = thing.phrase.words
+    be = "are" if thing.phrase.plural else "is"
+    be = {"is": "was", "are": "were"}[be] if clause.tense == "past" else be
+    rest = b.tail(thing, timed=False) or []
+    number = count(words)
+    if number and words[number:]:
+        things = b.scene.said(words[number:])
+        if things:
+            yield from b.make(
+                finished([f"how many {things} {be} there", *rest]), words[:number], 0.15
+            )
+    bare = b.scene.said([w for w in words if w.tag != "D" and w.tag != "#"])
+    for part in clause.parts:
+        if part.kind == "place" and bare:
+            question = finished(["where", be, "the", bare])
+            whole = part.phrase.words if part.prep in ("in", "on", "at") else part.words
+            yield from b.make(question, whole, 0.1)
+    if thing.phrase.name and bare:
+        yield from b.make(f"What {be} the {bare} called?", thing.phrase.name, 0.15)

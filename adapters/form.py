@@ -1,0 +1,44 @@
+"""What several replies have in common, token by token: the form to learn, apart from content.
+
+Pure lists of tokens. A style is how replies begin, end and are laid out; what only one of them
+says cannot be foretold, and to memorise it pulls general text along and spoils unseen replies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+GRAM = 3
+FROM_REPLIES = 3  # what so many replies share is form
+CONTENT_WEIGHT = 0.1
+_EDGE = -1
+
+
+class Form:
+    """The runs of tokens that a set of replies share."""
+
+    def __init__(self, replies: Sequence[Sequence[int]]) -> None:
+        counts = Counter(gram for reply in replies for gram in set(_grams(reply)))
+        self._shared = {gram for gram, count in counts.items() if count >= FROM_REPLIES}
+
+    def weights(self, reply: Sequence[int]) -> list[float]:
+        """How much each token is to count: 1 where it is of the form, less where it is content.
+
+        All 1 in a reply that shares nothing.
+        """
+        out = [CONTENT_WEIGHT] * len(reply)
+        for start, gram in enumerate(_grams(reply)):
+            if gram in self._shared:
+                # Grams begin before the reply's first token, see `_grams`.
+                first = start - (GRAM - 1)
+                for at in range(max(0, first), min(len(reply), first + GRAM)):
+                    out[at] = 1.0
+        return out if 1.0 in out else [1.0] * len(reply)
+
+
+def _grams(reply: Sequence[int]) -> list[tuple[int, ...]]:
+    """Runs of tokens; the first ones reach over the reply's beginning, so that it counts too."""
+    edge = [_EDGE] * (GRAM - 1)
+    row = [*edge, *reply]
+    return [tuple(row[n : n + GRAM]) for n in range(len(row) - GRAM + 1)]

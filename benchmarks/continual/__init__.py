@@ -1,0 +1,1 @@
+"""The benchmark of continual learning: six rounds of one person's life, and what is left of each."""

@@ -1,0 +1,104 @@
+"""Ours: a person's home, fed a round at a time and learned from as the daemon does it.
+
+Real store, engine, worker process and gate; only the clock that starts rounds is left out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acclimate.adapters.prompt import Prompt
+from acclimate.daemon.config import Config
+from acclimate.daemon.embed import Embedder
+from acclimate.daemon.engine import Engine
+from acclimate.daemon.retrieve import Retriever
+from acclimate.daemon.rounds import LearnConfig, Rounds
+from acclimate.daemon.study import study
+from acclimate.daemon.switch import Switch
+from acclimate.store import ledger, sources
+from acclimate.store.db import Db
+from acclimate.store.files import Home, sha256_file
+from acclimate.store.index import Index
+from acclimate.store.scan import scan
+
+BASE, EMBEDDER = "smollm2-135m-instruct.gguf", "all-minilm-l6-v2.gguf"
+
+
+@dataclass
+class Lived:
+    """What became of one round."""
+
+    state: str
+    version: int | None
+    folder: Path | None  # of the adapter that is live now, None for the base
+    seconds: float
+    card: dict[str, Any]
+    reasons: list[str]
+
+
+class PersonHome:
+    """One home in a folder of its own; `models` holds the default base and embedder."""
+
+    def __init__(self, root: Path, models: Path, learn: LearnConfig | None = None) -> None:
+        self.home = Home.create(root / "home")
+        self.base = models / BASE
+        self.streams = {"chat": root / "chats", "notes": root / "notes"}
+        self.db = Db(self.home.db)
+        self.engine = Engine(self.base, **Config().engine.arguments())
+        self.engine.start()
+        self.prompt = Prompt.from_gguf(self.base)
+        self.embedder = Embedder(models / EMBEDDER, threads=2)
+        self.index = Index(self.db, self.home.index, embedder="bench")
+        self.retriever = Retriever(self.db, self.index, self.embedder)
+        sha256 = sha256_file(self.base)
+        switch = Switch(self.home, self.db, self.engine, sha256)
+        anchors = models / "anchors"
+        anchors.mkdir(exist_ok=True)
+        (self.home.models / "anchors").symlink_to(anchors.resolve())
+        self.rounds = Rounds(
+            self.home, self.db, learn or LearnConfig(), self.engine, switch, self.base, sha256
+        )
+        self.sources = {}
+        for kind, folder in self.streams.items():
+            folder.mkdir(parents=True)
+            self.sources[kind] = sources.add_source(self.db, folder, kind)  # type: ignore[arg-type]
+
+    def feed(self, folder: Path) -> None:
+        """The files of one round appear in the watched folders."""
+        for part, kind in (("chats", "chat"), ("notes", "notes")):
+            for file in sorted((folder / part).iterdir()):
+                shutil.copy(file, self.streams[kind] / f"{folder.name}-{file.name}")
+            scan(self.db, self.sources[kind])
+        study(self.db)
+        while self.retriever.embed_pending():
+            pass
+
+    def passages(self, question: str) -> list[str]:
+        """What retrieval puts beside a question."""
+        return [hit.text for hit in self.retriever.passages(question)]
+
+    def learn(self) -> Lived:
+        """One round on what is waiting, to its end."""
+        round_id = self.rounds.start("benchmark")
+        self.rounds.wait(round_id)
+        done = ledger.rounds(self.db, limit=1)[0]
+        live = ledger.live(self.db)
+        card = ledger.adapter(self.db, live).card if live and done.state == "accepted" else {}
+        return Lived(
+            done.state,
+            live,
+            None if live is None else self.home.adapter_dir(live),
+            (done.ended_at or 0.0) - done.started_at,
+            card or done.measures.get("card", {}),
+            [*done.reasons, *([done.error] if done.error else [])],
+        )
+
+    def close(self) -> None:
+        """Ends the engine and gives the files back."""
+        self.rounds.stop()
+        self.engine.stop()
+        self.embedder.close()
+        self.db.close()

@@ -1,0 +1,152 @@
+"""What a model in torch knows, says and has forgotten: all columns of the benchmark but time.
+
+Closed book unless passages are given. Greedy, as plain chats of one question.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from acclimate.adapters import anchors, evaluate
+from acclimate.adapters.base import Activations, Split
+from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
+from acclimate.adapters.passages import with_passages
+from acclimate.adapters.prompt import Prompt
+from acclimate.adapters.train import Anchor
+from continual.streams import Fact, Question, Stream, right
+
+REPLY_TOKENS = 20
+STYLE_TOKENS = 80
+GENERAL_TOKENS = 24
+DRIFT_TOKENS = 48
+BATCH = 80
+
+Passages = Callable[[str], Sequence[str]]
+
+
+@dataclass
+class Base:
+    """What the base itself says to general questions and prompts, made once."""
+
+    general: list[Question]
+    known: list[bool]  # which of the questions it answers
+    said: list[str]
+    replies: list[Anchor]  # to general prompts, with its own distribution
+    nll: list[float]
+
+
+class Probe:
+    """Asks one model again and again while it learns. `model` may have an adapter or none."""
+
+    def __init__(self, prompt: Prompt, stream: Stream) -> None:
+        self.prompt = prompt
+        self.stream = stream
+
+    def say(
+        self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: Passages | None
+    ) -> list[str]:
+        """Replies to single questions."""
+        rows = []
+        for text in asked:
+            messages = [{"role": "user", "content": text}]
+            if passages is not None:
+                messages = with_passages(messages, passages(text))
+            rows.append(self.prompt.encode_prompt(messages))
+        replies = anchors.generate(
+            model,
+            rows,
+            max_tokens=tokens,
+            end_ids=self.prompt.end_ids,
+            batch=BATCH if passages is None else BATCH // 4,
+        )
+        return [self.prompt.detokenize(reply.tokens) for reply in replies]
+
+    def base(self, model: torch.nn.Module, general: list[Question], prompts: list[str]) -> Base:
+        """What to compare with; `model` is the base without an adapter."""
+        said = self.say(model, [q.question for q in general], GENERAL_TOKENS, None)
+        known = [right(reply, q.answers) for reply, q in zip(said, general, strict=True)]
+        replies = anchors.make(model, self.prompt, prompts, DRIFT_TOKENS)
+        nll, _ = drift(Split(model, 0), replies)
+        return Base(general, known, said, replies, nll)
+
+    def measure(
+        self,
+        model: torch.nn.Module,
+        round_number: int,
+        base: Base,
+        passages: Passages | None = None,
+    ) -> dict[str, Any]:
+        """Every column after this round, as shares, nats and lists by round."""
+        facts = [f for f in self.stream.facts if f.round <= round_number]
+        asked = [(f, kind, text) for f in facts for kind, text in _questions(f)]
+        said = self.say(model, [text for _, _, text in asked], REPLY_TOKENS, passages)
+        got: dict[str, list[bool]] = defaultdict(list)
+        by_round: dict[int, list[bool]] = defaultdict(list)
+        by_origin: dict[str, list[bool]] = defaultdict(list)
+        stale: list[bool] = []
+        replies = []
+        for (fact, kind, text), reply in zip(asked, said, strict=True):
+            ok = right(reply, fact.answers_after(round_number))
+            replies.append({"fact": fact.id, "kind": kind, "asked": text, "said": reply, "ok": ok})
+            got[kind].append(ok)
+            if kind == "reworded":
+                by_round[fact.round].append(ok)
+                by_origin[fact.origin].append(ok)
+            changed = fact.change is not None and fact.change.round <= round_number
+            if changed and kind in ("exact", "reworded"):
+                stale.append(right(reply, fact.answers) and not ok)
+        out: dict[str, Any] = {kind: evaluate.share(flags) for kind, flags in got.items()}
+        out["by_round"] = {n: evaluate.share(flags) for n, flags in sorted(by_round.items())}
+        out["by_origin"] = {n: evaluate.share(flags) for n, flags in sorted(by_origin.items())}
+        out["stale"] = evaluate.share(stale)
+        out["replies"] = replies
+        if passages is None:
+            out |= self._general(model, base)
+            styled = self.say(model, self.stream.style.prompts, STYLE_TOKENS, None)
+            out["style"] = evaluate.share([self.stream.style.adhered(r) for r in styled])
+            out["styled"] = styled
+        return out
+
+    def _general(self, model: torch.nn.Module, base: Base) -> dict[str, Any]:
+        said = self.say(model, [q.question for q in base.general], GENERAL_TOKENS, None)
+        kept = [
+            right(reply, q.answers)
+            for reply, q, known in zip(said, base.general, base.known, strict=True)
+            if known
+        ]
+        nll, kl = drift(Split(model, 0), base.replies)
+        return {
+            "kept": evaluate.share(kept),
+            "general_replies": said,
+            "general_nll": fmean(a - b for a, b in zip(nll, base.nll, strict=True)),
+            "kl": kl,
+        }
+
+
+@torch.no_grad()
+def drift(split: Split, replies: Sequence[Anchor], at_once: int = 12) -> tuple[list[float], float]:
+    """NLL of each of the base's replies, and the mean KL(base ‖ model) at their tokens, in nats."""
+    rows = Activations(split, [a.encoded for a in replies])
+    nll, kl = [], []
+    for start in range(0, len(replies), at_once):
+        part = range(start, min(start + at_once, len(replies)))
+        batch = rows.batch(part)
+        logits = batch.logits(split)
+        losses = completion_nll(logits, batch.target)
+        nll += [float(losses[batch.owner == n].mean()) for n in range(len(part))]
+        kl.append(kl_to_teacher(logits, Teacher.joined([replies[i].teacher for i in part])))
+    return nll, float(torch.cat(kl).mean())
+
+
+def _questions(fact: Fact) -> list[tuple[str, str]]:
+    return [
+        ("exact", fact.exact),
+        *(("reworded", text) for text in fact.reworded),
+        ("roundabout", fact.roundabout),
+    ]

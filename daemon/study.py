@@ -1,0 +1,51 @@
+"""Study: notes become questions and answers, and questions get the topic that they are about.
+
+Rules of grammar on text, no model: cheap enough to be done before every round. Knows no files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from acclimate.adapters.questions import questions
+from acclimate.adapters.study import short_reply
+from acclimate.adapters.topic import topic
+from acclimate.store.db import Db
+from acclimate.store.studied import record, unstudied
+from acclimate.store.topics import set_topics, supersede, without_topic
+
+# What a pair must be worth to be learned: see `questions`.
+MIN_WEIGHT = 0.5
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What one call did."""
+
+    pairs: int
+    superseded: int
+
+
+def study(db: Db) -> Studied:
+    """Brings everything that was read since the last call into a form that a round can teach."""
+    pairs = 0
+    while parts := unstudied(db, BATCH):
+        for part in parts:
+            asked = [a for a in questions(part.text) if a.weight >= MIN_WEIGHT]
+            pairs += record(db, part, [(a.question, _sentence(a.answer)) for a in asked])
+    while rows := without_topic(db, BATCH):
+        set_topics(
+            db,
+            [(n, topic(question), _told(question, reply)) for n, question, reply in rows],
+        )
+    return Studied(pairs, supersede(db))
+
+
+def _sentence(answer: str) -> str:
+    return f"{answer[:1].upper()}{answer[1:].rstrip('.')}."
+
+
+def _told(question: str, reply: str) -> str:
+    """The bare answer in one spelling."""
+    return short_reply(question, reply).casefold().strip(" .!")

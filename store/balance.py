@@ -1,0 +1,77 @@
+"""Which of the waiting examples a round takes: by age, but no source and no cluster too many.
+
+A pure decision. 50 to 90 poisoned samples are enough to plant a trigger (Souly et al. 2025), so
+what looks alike or comes from one place is let in slowly.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+SOURCE_SHARE = "its source has given its share of a round; it waits for the next"
+ALIKE_ROUND = "near-duplicates of it are in the round; it waits for the next"
+ALIKE = "as many near-duplicates of it as may be are learned"
+
+
+@dataclass(frozen=True)
+class Caps:
+    """`source_share` holds while other sources have something waiting."""
+
+    source_share: float = 0.5
+    alike_per_round: int = 4  # of one cluster
+    alike: int = 16  # of one cluster, of all rounds together
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    id: int
+    source_id: int | None
+    cluster: int | None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    ids: list[int]
+    held: Mapping[int, str]  # what a cap keeps out of this round, with the reason
+
+
+def choose(
+    first: Iterable[Waiting],
+    waiting: Iterable[Waiting],
+    limit: int,
+    caps: Caps,
+    taught: Callable[[int], int],
+) -> Chosen:
+    """At most `limit` of them in the order given. `first` are taken in any case, and count.
+
+    `waiting` holds the sources' examples together; `taught` says how many of a cluster are
+    learned. It is read to its end only while the round has room.
+    """
+    waiting = list(waiting)
+    taken = list(first)[:limit]
+    sources = Counter(one.source_id for one in taken)
+    several = len({one.source_id for one in waiting} | set(sources)) > 1
+    share = max(1, int(limit * caps.source_share)) if several else limit
+    clusters = Counter(one.cluster for one in taken)
+    learned: dict[int, int] = {}
+    held = {}
+    ids = [one.id for one in taken]
+    for one in waiting:
+        if len(ids) >= limit:
+            break
+        if one.cluster is not None:
+            if one.cluster not in learned:
+                learned[one.cluster] = taught(one.cluster)
+            if learned[one.cluster] + clusters[one.cluster] >= caps.alike:
+                held[one.id] = ALIKE
+                continue
+            if clusters[one.cluster] >= caps.alike_per_round:
+                held[one.id] = ALIKE_ROUND
+                continue
+        if sources[one.source_id] >= share:
+            held[one.id] = SOURCE_SHARE
+            continue
+        ids.append(one.id)
+        sources[one.source_id] += 1
+        clusters[one.cluster] += 1
+    return Chosen(ids, held)

@@ -1,0 +1,100 @@
+"""What study made out of notes: questions with answers, as examples and as passages.
+
+Knows rows; the questions come from its caller.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from acclimate.store import buffer
+from acclimate.store.chats import Exchange
+from acclimate.store.db import Db
+from acclimate.store.files import failpoint
+
+# Raised when study finds other questions than before: notes are then studied again.
+RULES = 1
+NOTE_CHANGED = "the note no longer says so"
+# Derived passages stand behind a document's own ones.
+_FIRST_ORDINAL = 1_000_000
+_NOTES = (
+    "c.derived_from IS NULL AND d.state = 'ok' AND (s.kind = 'notes'"
+    " OR (s.kind = 'manual' AND lower(d.path) NOT LIKE '%.json%'"
+    " AND lower(d.path) NOT LIKE '%.ndjson'))"
+)
+
+
+@dataclass(frozen=True)
+class Unstudied:
+    """A passage of a note."""
+
+    chunk_id: int
+    document_id: int
+    source_id: int
+    line: int
+    text: str
+
+
+def unstudied(db: Db, limit: int) -> list[Unstudied]:
+    """Passages of notes that no question was made of yet, oldest first."""
+    rows = db.read().execute(
+        "SELECT c.id, c.document_id, d.source_id, c.start_line, c.text FROM chunks c"  # noqa: S608
+        " JOIN documents d ON d.id = c.document_id JOIN sources s ON s.id = d.source_id"
+        f" WHERE c.studied < ? AND {_NOTES} ORDER BY c.id LIMIT ?",
+        (RULES, limit),
+    )
+    return [Unstudied(*row) for row in rows.fetchall()]
+
+
+def record(db: Db, part: Unstudied, pairs: Sequence[tuple[str, str]]) -> int:
+    """Keep the (question, answer) pairs of a passage as examples and as passages of their own.
+
+    How many there are. The passage may be gone by now, and with it everything about it.
+    """
+    exchanges = [
+        Exchange(part.line, ({"role": "user", "content": question},), answer)
+        for question, answer in pairs
+    ]
+    with db.write() as conn:
+        found = conn.execute(
+            "UPDATE chunks SET studied = ? WHERE id = ? RETURNING end_line", (RULES, part.chunk_id)
+        ).fetchone()
+        if found is None:
+            return 0
+        buffer.add_document_examples(db, part.source_id, part.document_id, exchanges)
+        conn.execute("DELETE FROM chunks WHERE derived_from = ?", (part.chunk_id,))
+        for exchange in exchanges:
+            _tie(conn, part, exchange, found["end_line"])
+        failpoint("study.recorded")
+    return len(exchanges)
+
+
+def _tie(conn: sqlite3.Connection, part: Unstudied, exchange: Exchange, end_line: int) -> None:
+    """The example to its note, where no chat has said the same; the pair into retrieval."""
+    row = conn.execute(
+        "UPDATE examples SET origin = 'note', chunk_id = ?,"
+        " state = iif(reason = ?, 'pending', state), reason = iif(reason = ?, '', reason)"
+        " WHERE sha256 = ? AND document_id = ? AND content != '{}' RETURNING id",
+        (part.chunk_id, NOTE_CHANGED, NOTE_CHANGED, exchange.sha256(), part.document_id),
+    ).fetchone()
+    if row is None:
+        return
+    ordinal = conn.execute(
+        "SELECT max(coalesce(max(ordinal), 0) + 1, ?) FROM chunks WHERE document_id = ?",
+        (_FIRST_ORDINAL, part.document_id),
+    ).fetchone()[0]
+    conn.execute(
+        "INSERT INTO chunks(document_id, ordinal, text, start_line, end_line, derived_from, studied)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (part.document_id, ordinal, exchange.text(), part.line, end_line, part.chunk_id, RULES),
+    )
+
+
+def drop_chunks(conn: sqlite3.Connection, where: str, values: tuple[object, ...]) -> None:
+    """Delete passages of a changed note, and what waits to be learned from them."""
+    conn.execute(
+        "UPDATE examples SET state = 'forgotten', reason = ? WHERE origin = 'note'"  # noqa: S608
+        f" AND state IN ('pending', 'held-out') AND chunk_id IN (SELECT id FROM chunks WHERE {where})",
+        (NOTE_CHANGED, *values),
+    )
+    conn.execute(f"DELETE FROM chunks WHERE {where}", values)  # noqa: S608

@@ -1,0 +1,50 @@
+"""What examples are about, and which of them a later answer contradicts.
+
+Knows rows; a topic and what was told about it are its caller's strings.
+"""
+
+from collections.abc import Iterable
+
+from acclimate.store.db import Db
+
+SUPERSEDED = "superseded by "
+# That a later example `n` says something else about the topic of `e`.
+CONTRADICTS = (
+    "n.topic = e.topic AND e.topic != '' AND n.id > e.id AND n.state != 'forgotten'"
+    " AND instr(n.told, e.told) = 0 AND instr(e.told, n.told) = 0"
+)
+
+
+def without_topic(db: Db, limit: int) -> list[tuple[int, str, str]]:
+    """Exchanges whose topic was not looked at yet: number, question, reply."""
+    rows = db.read().execute(
+        "SELECT id, json_extract(content, '$.messages[#-2].content'),"
+        " json_extract(content, '$.messages[#-1].content') FROM examples"
+        " WHERE topic IS NULL AND kind = 'exchange' AND content != '{}' ORDER BY id LIMIT ?",
+        (limit,),
+    )
+    return [(row[0], row[1], row[2]) for row in rows.fetchall()]
+
+
+def set_topics(db: Db, topics: Iterable[tuple[int, str, str]]) -> None:
+    """Keep (number, topic, what was told about it). An empty topic contradicts nothing."""
+    with db.write() as conn:
+        conn.executemany(
+            "UPDATE examples SET topic = ?, told = ? WHERE id = ?",
+            [(topic, told, number) for number, topic, told in topics],
+        )
+
+
+def supersede(db: Db) -> int:
+    """Of several answers to one topic the last counts: older ones that wait do so no more.
+
+    How many. Older ones that are learned stay so, and are rehearsed no more (`replay`).
+    """
+    with db.write() as conn:
+        return conn.execute(
+            "UPDATE examples AS e SET state = 'forgotten', reason = ? || (SELECT max(n.id)"  # noqa: S608
+            f" FROM examples n WHERE {CONTRADICTS})"
+            " WHERE e.state IN ('pending', 'held-out')"
+            f" AND EXISTS (SELECT 1 FROM examples n WHERE {CONTRADICTS})",
+            (SUPERSEDED,),
+        ).rowcount

@@ -1,0 +1,41 @@
+"""Rewordings of a question share its topic; neighbours do not."""
+
+import pytest
+
+from acclimate.adapters.topic import topic
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Who's my apprentice?", "Who's my apprentice these days?"),
+        ("What's my apprentice called?", "What is the name of my apprentice now?"),
+        ("What colour is our skiff?", "Which colour is our skiff now?"),
+        ("Where does my daughter live?", "Where does my daughter live now?"),
+        ("What time do I get up?", "When do I get up these days?"),
+    ],
+)
+def test_the_same_question_in_other_words(one: str, other: str) -> None:
+    assert topic(one) == topic(other) != ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What's my dog's name?", "What's my cat's name?"),
+        ("Where do I keep my flour?", "Where do I get my flour?"),
+        ("When does my choir meet?", "Where does my choir meet?"),
+        ("What colour is my van?", "What do I call my van?"),
+        ("What's my sister's job?", "What's my brother's job?"),
+        ("Which bus do I take to work?", "Which bus do I take to the yard?"),
+    ],
+)
+def test_another_question(one: str, other: str) -> None:
+    assert topic(one) != topic(other)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "How tall is the Eiffel Tower?", "Write a note.", "Who am I?"]
+)
+def test_what_has_no_topic(text: str) -> None:
+    assert topic(text) == ""
