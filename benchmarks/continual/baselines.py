@@ -16,7 +16,7 @@ from acclimate.daemon.rounds import LearnConfig
 from continual.material import RoundMaterial, rounds
 from continual.methods import build
 from continual.probe import Base, Probe
-from continual.sequential import Joint, Sequential, our_tokens
+from continual.sequential import Joint, Sequential
 
 Row = dict[str, Any]
 
@@ -39,7 +39,7 @@ def live(
     out: list[Row] = []
     for number, taught in enumerate(rounds):
         part = taught.everything if isinstance(method, Joint) else taught.new
-        budget = budgets[number] if budgets else our_tokens(part.lessons)
+        budget = budgets[number] if budgets else part.tokens
         try:
             spent = method.learn(part.lessons, part.contexts, budget)
         except Diverged as error:

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -28,13 +29,13 @@ from acclimate.adapters.train import (  # noqa: E402
     Lesson,
     Recipe,
     _in_turn,
+    _schedule,
 )
 from acclimate.daemon.rounds import LearnConfig  # noqa: E402
 from continual import flops, streams  # noqa: E402
 from continual.home import BASE  # noqa: E402
 from continual.material import rounds  # noqa: E402
 from continual.methods import general_anchors, lora_shape  # noqa: E402
-from continual.sequential import our_tokens, plan  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,17 @@ def our_round(
             ([a.encoded for a in general], general_prefix),
         )
     )
-    turns = [
-        _in_turn(len(long), recipe.anchor_batch, generator),
-        _in_turn(len(short), recipe.short_anchor_batch, generator),
+    every = list(texts.values())
+    steps = _schedule(lessons, every, recipe, generator)
+    # In the order in which a round draws them, so that the batches are the same.
+    longs = islice(_in_turn(len(long), recipe.anchor_batch, generator), len(steps))
+    shorts = islice(_in_turn(len(short), recipe.short_anchor_batch, generator), len(steps))
+    held = [
+        [*(long[i] for i in a), *(short[i] for i in b)] for a, b in zip(longs, shorts, strict=True)
     ]
-    steps = plan(lessons, our_tokens(lessons, recipe.exposures), recipe.batch, generator)
     spent = [0, 0]
-    for shown in steps:
-        chosen = [long[i] for i in next(turns[0])] + [short[i] for i in next(turns[1])]
+    for picked, chosen in zip(steps, held, strict=True):
+        shown = [every[i] for i in picked]
         ids = [a.teacher.ids.flatten().long() for a in chosen]
         taught = [t for row in shown for t, m in zip(row.tokens, row.mask, strict=True) if m]
         certain = len(torch.unique(torch.cat([torch.tensor(taught), *ids])))
@@ -91,7 +95,7 @@ def our_round(
 
 
 def _predicted(rows: Sequence[Encoded]) -> int:
-    return sum(sum(row.mask) for row in rows)
+    return sum(bool(weight) for row in rows for weight in row.mask)
 
 
 def main() -> int:

@@ -87,9 +87,9 @@ class ContextDistillation(Sequential):
             )
         out = []
         for (_, row, seen), reply in zip(pairs, said, strict=True):
-            asked = row.tokens[: row.mask.index(1)]
+            asked = asked_of(row)
             length = len(reply.tokens)
-            made = Encoded(asked + reply.tokens, [0] * len(asked) + [1] * length)
+            made = Encoded(asked + reply.tokens, [0.0] * len(asked) + [1.0] * length)
             self.teachers[id(made)] = reply.teacher
             self._count_teacher(len(seen) + length, length)
             out.append(made)
@@ -103,8 +103,8 @@ class ContextDistillation(Sequential):
             part = pairs[start : start + TAUGHT_AT_ONCE]
             rows = []
             for _, row, seen in part:
-                reply = row.tokens[row.mask.index(1) :]
-                rows.append(Encoded(seen + reply, [0] * len(seen) + [1] * len(reply)))
+                reply = row.completion()
+                rows.append(Encoded(seen + reply, [0.0] * len(seen) + row.mask[-len(reply) :]))
                 self._count_teacher(len(rows[-1].tokens), len(reply))
             with self.model.disable_adapter():
                 batch = Activations(split, rows).batch(range(len(rows)))
@@ -117,6 +117,11 @@ class ContextDistillation(Sequential):
     def _count_teacher(self, tokens: int, predicted: int) -> None:
         self._counted += flops.forward(self.sizes, self.sizes.layers, tokens)
         self._counted += flops.logits(self.sizes, predicted)
+
+
+def asked_of(row: Encoded) -> list[int]:
+    """The tokens of the prompt."""
+    return row.tokens[: len(row.tokens) - len(row.completion())]
 
 
 class Questions:
@@ -144,7 +149,7 @@ class Questions:
 
     def with_context(self, row: Encoded, context: str) -> list[int] | None:
         """The row's prompt with the passage, as serving writes it; None where it adds nothing."""
-        asked = row.tokens[: row.mask.index(1)]
+        asked = asked_of(row)
         end = len(asked) - len(self.closing)
         size = len(self.opening)
         starts = [n for n in range(end - size + 1) if asked[n : n + size] == self.opening]

@@ -72,7 +72,8 @@ class Ewc(Sequential):
         self.count_forward(self.split.boundary, cache)
         for n in range(len(rows)):
             batch = cache.batch([n])
-            loss = completion_nll(batch.logits(self.split), batch.target).sum()
+            nll = completion_nll(batch.logits(self.split), batch.target)
+            loss = (nll * batch.weight).sum()
             gradients = torch.autograd.grad(loss, list(parameters.values()))
             for name, gradient in zip(total, gradients, strict=True):
                 total[name] += gradient.square() / len(rows)

@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acclimate.adapters.mixture import choose
+from acclimate.adapters.mixture import choose, round_key, seed_of
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.snapshot import Snapshot, Taught
 from acclimate.adapters.train import Lesson
-from acclimate.adapters.worker import _as_passage, prepare
-from acclimate.daemon.rounds import LearnConfig
+from acclimate.adapters.worker import _passages, prepare
+from acclimate.daemon.rounds import LearnConfig, _taught
+from acclimate.daemon.study import study
 from acclimate.store import buffer, sources
-from acclimate.store.buffer import Example
+from acclimate.store.balance import Caps
 from acclimate.store.db import Db
 from acclimate.store.scan import scan
+from continual.sequential import our_tokens
 
 EVERYTHING = 100_000
 FOLDERS = (("chats", "chat"), ("notes", "notes"))
@@ -28,10 +30,11 @@ FOLDERS = (("chats", "chat"), ("notes", "notes"))
 
 @dataclass(frozen=True)
 class Material:
-    """Lessons, and for each a passage that says what it teaches."""
+    """Lessons, for each a passage that says what it teaches, and what our round would spend."""
 
     lessons: list[Lesson]
     contexts: list[str]
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -68,31 +71,37 @@ def rounds(folders: Sequence[Path], prompt: Prompt, learn: LearnConfig) -> list[
 
 def _new(db: Db, prompt: Prompt, learn: LearnConfig, number: int) -> Material:
     """Takes what waits, as a round does, and marks it learned."""
-    found = buffer.snapshot(db, limit=learn.max_new, replay=learn.replay, seed=number)
-    waited = frozenset(e.id for e in found.new if e.state == "held-out")
-    mixture = choose(
-        [_taught(e) for e in found.new], [_taught(e) for e in found.replay], waited, number
+    study(db)
+    waiting = buffer.snapshot(db, limit=learn.max_new, replay=0, caps=learn.caps()).new
+    seed = seed_of(round_key(map(_taught, waiting), None), 0)
+    found = buffer.snapshot(
+        db, limit=learn.max_new, replay=learn.replay, seed=seed, caps=learn.caps()
     )
-    material = _material(mixture.new, mixture.replay, prompt, number)
-    buffer.mark(db, [lesson.example_id for lesson in material.lessons], "learned")
-    buffer.mark(db, [e.id for e in mixture.held_out], "held-out")
-    kept = {lesson.example_id for lesson in material.lessons} | {e.id for e in mixture.held_out}
-    buffer.mark(db, [e.id for e in found.new if e.id not in kept], "quarantined", "too long")
+    waited = frozenset(e.id for e in waiting if e.state == "held-out")
+    mixture = choose([*map(_taught, waiting)], [*map(_taught, found.replay)], waited, seed)
+    material = _material(mixture.new, mixture.replay, prompt, number, seed)
+    learned = {lesson.example_id for lesson in material.lessons}
+    held = {e.id for e in mixture.held_out}
+    buffer.mark(db, learned, "learned")
+    buffer.mark(db, held, "held-out")
+    left = [e.id for e in waiting if e.id not in learned | held]
+    buffer.mark(db, left, "quarantined", "too long")
     return material
 
 
 def _everything(db: Db, prompt: Prompt, number: int) -> Material:
     """All that was learned and that no newer reply contradicts."""
-    found = buffer.snapshot(db, limit=0, replay=EVERYTHING, seed=number)
-    return _material([_taught(e) for e in found.replay], [], prompt, number)
+    caps = Caps(alike_per_round=EVERYTHING, alike=EVERYTHING)
+    found = buffer.snapshot(db, limit=0, replay=EVERYTHING, seed=number, caps=caps)
+    return _material([*map(_taught, found.replay)], [], prompt, number, number)
 
 
 def _material(
-    new: Sequence[Taught], replay: Sequence[Taught], prompt: Prompt, number: int
+    new: Sequence[Taught], replay: Sequence[Taught], prompt: Prompt, number: int, seed: int
 ) -> Material:
     snapshot = Snapshot(
         round=number,
-        seed=number,
+        seed=seed,
         threads=0,
         base=Path(),
         base_sha256="",
@@ -100,10 +109,7 @@ def _material(
         new=list(new),
         replay=list(replay),
     )
-    contexts = {e.id: _as_passage(e.messages()) for e in new}
-    lessons = [x for x in prepare(snapshot, prompt).lessons if x.example_id in contexts]
-    return Material(lessons, [contexts[x.example_id] for x in lessons])
-
-
-def _taught(example: Example) -> Taught:
-    return Taught(id=example.id, kind=example.kind, content=example.content)
+    every = prepare(snapshot, prompt).lessons
+    lessons = [lesson for lesson in every if not lesson.rehearsed]
+    contexts = {e.id: _passages(e)[-1] for e in new}
+    return Material(lessons, [contexts[x.example_id] for x in lessons], our_tokens(every))

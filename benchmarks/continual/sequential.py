@@ -26,6 +26,7 @@ from acclimate.adapters.train import (
     Lesson,
     Recipe,
     _batches,
+    _rate,
     _schedule,
 )
 from continual import flops
@@ -141,7 +142,7 @@ class Sequential:
             trainable, lr=self.learning_rate, weight_decay=0.0, betas=(0.9, 0.98)
         )
         for step, picked in enumerate(shown):
-            rate = self.learning_rate * _schedule(step, len(shown), RECIPE.warmup)
+            rate = self.learning_rate * _rate(step, len(shown), RECIPE.warmup)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             batch = cache.batch([place[id(row)] for row in picked])
@@ -174,7 +175,7 @@ class Sequential:
             self.frozen_ranks(),
         )
         values = self.distance(batch.logits(self.split, part), batch, rows, part)
-        return per_sequence(values, batch.owner)
+        return per_sequence(values, batch.owner, batch.weight)
 
     def frozen_ranks(self) -> Sequence[int]:
         """Ranks of adapters that are applied and not trained."""
@@ -236,13 +237,12 @@ def plan(
     return steps
 
 
-def our_tokens(lessons: Sequence[Lesson], exposures: int = RECIPE.exposures) -> int:
-    """How many tokens our own round would train of these lessons, on average."""
-    total = 0.0
-    for lesson in lessons:
-        mean = sum(len(row.tokens) for row in lesson.wordings) / len(lesson.wordings)
-        total += mean * exposures / min(lesson.every, exposures)
-    return round(total)
+def our_tokens(lessons: Sequence[Lesson], recipe: Recipe = RECIPE) -> int:
+    """How many tokens our own round trains of these lessons, the rehearsed ones among them."""
+    rows = list({id(w): w for lesson in lessons for w in lesson.wordings}.values())
+    generator = torch.Generator().manual_seed(recipe.seed)
+    shown = _schedule(lessons, rows, recipe, generator)
+    return sum(len(rows[i].tokens) for step in shown for i in step)
 
 
 def reset(model: torch.nn.Module, seed: int) -> None:

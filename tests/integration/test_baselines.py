@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from continual import flops, methods, peer, sweep
 from continual.cost import our_round
-from continual.distil import ContextDistillation, Questions
+from continual.distil import ContextDistillation, Questions, asked_of
 from continual.ewc import Ewc, trained
 from continual.material import rounds
 from continual.methods import METHODS, Replay, Setting, lora_shape
@@ -49,6 +49,11 @@ FACTS = [
 CONTEXTS = [f"User: {question}\nAssistant: {reply}" for question, reply in FACTS]
 SHAPE = LoraShape(4, 8.0, (0, 1), ALL_LINEAR)
 TOP = LoraShape(4, 8.0, (1,), MLP)
+
+
+def tokens_of(lessons: list[Lesson]) -> int:
+    """Of each lesson's first wording."""
+    return sum(len(lesson.wordings[0].tokens) for lesson in lessons)
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +99,10 @@ def test_every_method_lowers_its_loss_round_after_round(
     # Random weights have a Fisher matrix far larger than a real model's.
     learner = make(method, shape, **({"weight": 1.0} if method is Ewc else {}))
     for part, seen in ((lessons[:2], CONTEXTS[:2]), (lessons[2:], CONTEXTS[2:])):
-        spent = learner.learn(part, seen, budget_tokens=40 * our_tokens(part, 1))
+        spent = learner.learn(part, seen, budget_tokens=40 * tokens_of(part))
         assert fmean(learner.losses[-4:]) < 0.6 * learner.losses[0]
         assert spent.steps == len(learner.losses)
-        assert spent.tokens >= 40 * our_tokens(part, 1)
+        assert spent.tokens >= 40 * tokens_of(part)
         assert spent.flops is not None and spent.flops > 0
     assert learner.adapter_bytes() >= 4 * sum(p.numel() for p in trained(learner.model).values())
     assert all("lora_" in name for name in trained(learner.model))
@@ -126,20 +131,25 @@ def test_the_budget_bounds_what_is_trained(lessons: list[Lesson]) -> None:
     assert {id(row) for row in shown} <= {id(w) for x in lessons for w in x.wordings}
 
 
-def test_our_tokens_are_what_a_round_of_ours_takes(lessons: list[Lesson]) -> None:
-    lessons[0].every = 2
-    each = [sum(len(row.tokens) for row in lesson.wordings) / 2 for lesson in lessons]
-    assert our_tokens(lessons, 24) == round(12 * each[0] + 24 * sum(each[1:]))
+def test_our_tokens_are_what_a_round_of_ours_takes(
+    loaded: Any, prompt: Prompt, lessons: list[Lesson]
+) -> None:
+    lessons[0].every, lessons[1].rehearsed = 2, True
+    model = add_lora(copy.deepcopy(loaded), TOP)
+    general = anchors.make(loaded, prompt, ["Sky?"], 3)
+    recipe = Recipe(exposures=5, batch=2)
+    trace = train(model, Split(model, 1), lessons, general, general, recipe)
+    assert our_tokens(lessons, recipe) == trace.tokens
 
 
 def test_replay_mixes_general_replies_into_every_batch(
     make: Callable[..., Any], lessons: list[Lesson]
 ) -> None:
     learner = make(Replay, batch=4, share=0.5)
-    spent = learner.learn(lessons, CONTEXTS, our_tokens(lessons, 1))
+    spent = learner.learn(lessons, CONTEXTS, tokens_of(lessons))
     general = len(learner.general[0].tokens)
     assert [len(learner.beside()) for _ in range(3)] == [4, 4, 4]
-    assert spent.tokens > our_tokens(lessons, 1) + 3 * general
+    assert spent.tokens > tokens_of(lessons) + 3 * general
     with pytest.raises(ValueError, match="leaves nothing"):
         make(Replay, share=1.0)
 
@@ -168,7 +178,7 @@ def test_the_fisher_is_the_mean_of_squared_gradients_of_each_example(
     for row in rows:
         learner.model.zero_grad()
         output = learner.model(input_ids=torch.tensor([row.tokens])).logits[0]
-        start = row.mask.index(1)
+        start = len(row.tokens) - len(row.completion())
         target = torch.tensor(row.tokens[start:])
         cross_entropy(output[start - 1 : -1], target, reduction="sum").backward()
         for name, p in trained(learner.model).items():
@@ -185,7 +195,7 @@ def test_ewc_holds_back_in_proportion_to_its_weight(
     for weight in (0.0, 1e5):
         learner = make(Ewc, weight=weight)
         learner.learn(lessons[:2], CONTEXTS[:2], 2_000)
-        assert float(learner.penalty()) == 0.0
+        assert learner.penalty().item() == 0.0
         kept, fisher = learner.before, learner.fisher
         learner.learn(lessons[2:], CONTEXTS[2:], 2_000)
         now = trained(learner.model)
@@ -230,7 +240,7 @@ def test_the_penalty_of_o_lora_is_zero_for_orthogonal_adapters(
             rows = torch.eye(layer.in_features)
             layer.lora_A[FROZEN].weight.copy_(rows[:4])
             layer.lora_A[TRAINED].weight.copy_(rows[4:8])
-        assert float(learner.penalty()) == 0.0
+        assert learner.penalty().item() == 0.0
         layers[0].lora_A[TRAINED].weight[1, 2] = -3.0
         assert float(overlap(learner.model)) == pytest.approx(3.0)
         assert float(learner.penalty()) == pytest.approx(0.5 * 3.0)
@@ -281,7 +291,7 @@ def test_context_distillation_brings_the_student_to_its_teacher(
     learner = make(ContextDistillation, targets=targets)
     [lesson] = learner.begin(lessons[:1], CONTEXTS[:1])
     row = lesson.wordings[0]
-    asked = row.tokens[: row.mask.index(1)]
+    asked = asked_of(row)
     reply = row.tokens[len(asked) :]
     assert asked == lessons[0].wordings[0].tokens[: len(asked)]  # without the passage
     seen = Questions(prompt).with_context(lessons[0].wordings[0], CONTEXTS[0])
@@ -357,8 +367,7 @@ def test_a_round_of_ours_is_counted_as_it_is_trained(
     cost = our_round(flops.Sizes.of(loaded.config), TOP, lessons, general, general, recipe)
     counted = cost.lower + cost.lessons + cost.anchors
     assert cost.steps == trace.steps
-    # Other batches than those that were drawn, and texts that went through together.
-    assert counted == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert counted == counter.get_total_flops()
 
 
 def test_a_matrix_product_has_a_speed() -> None:
@@ -368,7 +377,9 @@ def test_a_matrix_product_has_a_speed() -> None:
 def test_settings_name_methods_that_can_be_built(
     base: Any, prompt: Prompt, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(methods, "general_replies", lambda *_: [Encoded([1, 5, 2], [0, 1, 1])])
+    monkeypatch.setattr(
+        methods, "general_replies", lambda *_: [Encoded([1, 5, 2], [0.0, 1.0, 1.0])]
+    )
     rows = methods.settings()
     assert {row.method for row in rows.values()} == METHODS.keys()
     assert {row.shape for row in rows.values()} == {"top", "all"}
@@ -431,8 +442,13 @@ def test_material_is_what_rounds_would_teach(prompt: Prompt, tmp_path: Path) -> 
         (folders[-1] / "chats" / "day.jsonl").write_text(text, "utf-8")
     first, second = rounds(folders, prompt, LearnConfig())
     assert [len(x.lessons) for x in (first.new, first.everything)] == [2, 2]
-    assert first.new.contexts[0].endswith("Assistant: Your dog is called Truffle.")
-    assert len(first.new.lessons[0].wordings) > 4
+    assert sorted(first.new.contexts) == [
+        "User: What is my dog called?\nAssistant: Your dog is called Truffle.",
+        "User: Where do I work?\nAssistant: You work on the ferry.",
+    ]
+    assert all(len(lesson.wordings) > 4 for lesson in first.new.lessons)
+    # The second round of ours rehearses what the first one taught; the lessons are the new ones.
+    assert second.new.tokens > our_tokens(second.new.lessons)
     assert [len(second.new.lessons), len(second.everything.lessons)] == [1, 2]
     assert not any("Truffle" in context for context in second.everything.contexts)
 
