@@ -20,8 +20,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from continual import streams  # noqa: E402
+from continual import baselines, streams  # noqa: E402
 from continual.home import BASE, PersonHome  # noqa: E402
+from continual.methods import settings  # noqa: E402
 from continual.probe import Base, Probe  # noqa: E402
 
 from acclimate.adapters.base import LoraShape, add_lora, load_base  # noqa: E402
@@ -54,6 +55,11 @@ class Bench:
             tuple(config["target_modules"]),
         )
         return add_lora(self.plain, shape, folder)
+
+    def baseline(self, name: str) -> list[dict[str, Any]]:
+        """A row of continual/settings.json."""
+        folders, path = self.stream.rounds[: self.rounds], self.models / BASE
+        return baselines.run(name, self.plain, self.probe, self.base, path, folders, show=show)
 
     def ours(self, joint: bool = False, retrieval: bool = False, **learn: Any) -> list[dict]:
         """Our rounds; `joint` teaches all rounds at once, as the ceiling."""
@@ -137,7 +143,11 @@ def main() -> int:
     for name in args.rows.split(","):
         began = time.monotonic()
         print(f"== {name}", flush=True)
-        results[name] = bench.ours(joint=name == "joint", **args.learn)
+        results[name] = (
+            bench.baseline(name)
+            if name in settings()
+            else bench.ours(joint=name == "joint", **args.learn)
+        )
         print(f"   {time.monotonic() - began:.0f} s", flush=True)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(results))

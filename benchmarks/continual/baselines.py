@@ -1,0 +1,92 @@
+"""Lives a persona's rounds with one baseline: learn, measure, next round.
+
+Rows have the columns that our own have, so that one table shows both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from acclimate.adapters.train import Diverged
+from acclimate.daemon.rounds import LearnConfig
+from continual.material import RoundMaterial, rounds
+from continual.methods import build
+from continual.probe import Base, Probe
+from continual.sequential import Joint, Sequential
+
+Row = dict[str, Any]
+
+
+def live(
+    method: Sequential,
+    rounds: Sequence[RoundMaterial],
+    probe: Probe,
+    base: Base,
+    *,
+    budgets: Sequence[int] = (),
+    measure_every: bool = True,
+    show: Callable[[Row], None] = lambda _: None,
+) -> list[Row]:
+    """One row for each round; the last one only without `measure_every`.
+
+    `budgets` are tokens of lessons, a round each; without them what our own round would take. A
+    round that diverges ends the life: its row has state "failed".
+    """
+    out: list[Row] = []
+    for number, taught in enumerate(rounds):
+        part = taught.everything if isinstance(method, Joint) else taught.new
+        budget = budgets[number] if budgets else part.tokens
+        try:
+            spent = method.learn(part.lessons, part.contexts, budget)
+        except Diverged as error:
+            out.append({"round": taught.number, "state": "failed", "reasons": [str(error)]})
+            return out
+        if not measure_every and number < len(rounds) - 1:
+            continue
+        row = probe.measure(method.model, taught.number, base)
+        row |= {
+            "round": taught.number,
+            "state": "accepted",
+            "reasons": [],
+            "scale": 1.0,
+            "seconds": spent.seconds,
+            "train_seconds": round(spent.seconds, 2),
+            "steps": spent.steps,
+            "tokens": spent.tokens,
+            "flops": spent.flops,
+            "adapter_bytes": method.adapter_bytes(),
+        }
+        out.append(row)
+        show(row)
+    return out
+
+
+def run(
+    name: str,
+    model: transformers.PreTrainedModel,
+    probe: Probe,
+    base: Base,
+    base_path: Path,
+    folders: Sequence[Path],
+    *,
+    budgets: Sequence[int] = (),
+    show: Callable[[Row], None] = lambda _: None,
+) -> list[Row]:
+    """One row of the settings from the first round on; `model` is afterwards as it was."""
+    taught = rounds(folders, probe.prompt, LearnConfig())
+    method = build(name, model, probe.prompt, base_path)
+    try:
+        return live(method, taught, probe, base, budgets=budgets, show=show)
+    finally:
+        method.close()
+
+
+def score(row: Row) -> float:
+    """What the sweep maximises: recall on reworded questions minus the rise of general NLL."""
+    if row["state"] != "accepted":
+        return float("-inf")
+    return float(row["reworded"] - row["general_nll"])

@@ -1,0 +1,131 @@
+"""The baselines by name, and the settings that the sweep found for each.
+
+method = build("ewc", base, prompt, base_path)
+spent = method.learn(lessons, contexts, budget_tokens)   # once a round
+probe.measure(method.model, …)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from acclimate.adapters import anchors
+from acclimate.adapters.base import ALL_LINEAR, LoraShape
+from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.snapshot import Training
+from acclimate.adapters.train import Anchor, _in_turn
+from acclimate.store.files import sha256_file
+from continual.distil import ContextDistillation
+from continual.ewc import Ewc
+from continual.olora import OLora
+from continual.sequential import Joint, Sequential
+
+SETTINGS = Path(__file__).with_name("settings.json")
+
+
+class Replay(Sequential):
+    """Cross-entropy on the base's own replies to general prompts, mixed into every batch.
+
+    `share` of a full batch's sequences are such replies; they come on top of the lessons' budget.
+    """
+
+    name = "ce-replay"
+
+    def __init__(
+        self, *args: Any, general: Sequence[Encoded], share: float = 0.33, **own: Any
+    ) -> None:
+        super().__init__(*args, **own)
+        if not 0 <= share < 1:
+            raise ValueError(f"a share of {share} leaves nothing to learn")
+        self.general = list(general)
+        count = min(len(self.general), round(self.batch * share / (1 - share)))
+        self._turns = _in_turn(len(self.general), count, self.generator)
+
+    def beside(self) -> list[Encoded]:
+        """The next few general replies."""
+        return [self.general[i] for i in next(self._turns)]
+
+
+METHODS: dict[str, type[Sequential]] = {
+    m.name: m for m in (Sequential, Replay, Ewc, OLora, ContextDistillation, Joint)
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one row of the benchmark is run. `shape` is "top" (as ours) or "all"."""
+
+    method: str
+    shape: str
+    learning_rate: float
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+
+def settings(path: Path = SETTINGS) -> dict[str, Setting]:
+    """Every row by name, as the sweep left it."""
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    return {
+        name: Setting(row["method"], row["shape"], row["learning_rate"], row["own"])
+        for name, row in rows.items()
+    }
+
+
+def lora_shape(kind: str, layers: int) -> LoraShape:
+    """ "top": our own rounds' shape; "all": every linear layer, the usual choice."""
+    ours = Training()
+    if kind == "all":
+        return LoraShape(ours.rank, ours.alpha, tuple(range(layers)), ALL_LINEAR)
+    if kind != "top":
+        raise ValueError(f"no shape {kind!r}: top or all")
+    count = max(1, round(layers * ours.top_layers))
+    return LoraShape(ours.rank, ours.alpha, tuple(range(layers - count, layers)), ours.modules)
+
+
+def build(
+    row: str | Setting,
+    base: transformers.PreTrainedModel,
+    prompt: Prompt,
+    base_path: Path,
+    seed: int = 0,
+) -> Sequential:
+    """The method of one row, on `base`, which it changes until its `close`."""
+    setting = settings()[row] if isinstance(row, str) else row
+    own = dict(setting.own)
+    if setting.method == Replay.name:
+        own["general"] = general_replies(base, prompt, base_path)
+    shape = lora_shape(setting.shape, base.config.num_hidden_layers)
+    return METHODS[setting.method](base, prompt, shape, seed, setting.learning_rate, **own)
+
+
+def general_replies(
+    base: transformers.PreTrainedModel, prompt: Prompt, base_path: Path
+) -> list[Encoded]:
+    """What the base itself says to the anchors' prompts."""
+    long, short = general_anchors(base, prompt, base_path)
+    return [anchor.encoded for anchor in (*long, *short)]
+
+
+def general_anchors(
+    base: transformers.PreTrainedModel, prompt: Prompt, base_path: Path
+) -> tuple[list[Anchor], list[Anchor]]:
+    """The long and the short ones of our rounds, from the rounds' cache where it has them."""
+    out = []
+    for name, tokens in (
+        ("anchor_prompts", anchors.REPLY_TOKENS),
+        ("short_prompts", anchors.SHORT_REPLY_TOKENS),
+    ):
+        prompts = anchors.shipped_prompts(name)
+        key = anchors.cache_key(sha256_file(base_path), prompts, tokens)
+        path = base_path.parent / "anchors" / f"{name}-{key[:16]}.safetensors"
+        found = anchors.load(path, key)
+        if found is None:
+            found = anchors.make(base, prompt, prompts, tokens)
+            anchors.save(path, found, key)
+        out.append(found)
+    return out[0], out[1]
