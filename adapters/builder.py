@@ -223,6 +223,8 @@ class Builder:
             base = 0.3
         if clause.first in ("can't", "cannot") and clause.base in ("stand", "bear", "eat", "abide"):
             base = 0.42
+        elif clause.first in ("can", "can't", "cannot") and self.mine:
+            base = 0.15
         if clause.tense == "past" and self.scene.dated:
             base -= 0.08
         if clause.middle and clause.middle[-1].endswith("ing") and clause.first in BE:
@@ -231,7 +233,8 @@ class Builder:
             base -= 0.2
         felt = next((p for p in clause.parts if p.kind == "complement"), None)
         if clause.base == "be" and felt is not None and len(felt.words) == 1:
-            if felt.words[0].tag == "w" and self.mine:
+            told = any(p.prep in ("to", "of", "with", "at", "about") for p in clause.parts)
+            if felt.words[0].tag == "w" and self.mine and not told:
                 base -= 0.25
         if clause.changed or clause.base in ("switch", "swap", "change", "replace"):
             base += 0.15

@@ -64,7 +64,7 @@ def topic(headings: Sequence[str], scene: Scene) -> str | None:
         known = inside[0].low in scene.persons or belongs(inside[0].low, "title")
         if said is not None and not found.joined:
             common = len(inside) == 1 or inside[1].text.islower() or inside[1].tag == "#"
-            if common and not known and said.startswith(inside[0].text) and said[1:].islower():
+            if common and not known and re.match(r"[A-Z][a-z'’]+(?![\w-])", said):
                 said = said[:1].lower() + said[1:]
             return said
     return None
@@ -156,7 +156,7 @@ def _thing(text: str, key: Sequence[Token], about: str | None, scene: Scene) -> 
     kin = belongs(key[0].low, "kin")
     whole_name = len(key) > 1 and all(w.text[0].isupper() for w in key) and not text.isupper()
     person = key[0].low in scene.persons or belongs(key[0].low, "title") or whole_name
-    if not person and not key[0].text.isupper() and said.startswith(key[0].text):
+    if not person and re.match(r"[A-Z][a-z'’]+(?![\w-])", said) and said.startswith(key[0].text):
         said = said[:1].lower() + said[1:]
     if kin and not said.startswith("my ") and key[0].tag == "w":
         said = f"my {said}"

@@ -49,6 +49,7 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
     if (
         len(words) == 1
         and words[0].tag == "w"
+        and clause.tense != "modal"
         and (belongs(clause.base, "intransitive") or belongs(words[0].low, "adjective"))
     ):
         return  # "lay awake"
