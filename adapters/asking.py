@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from acclimate.adapters.builder import Builder
 from acclimate.adapters.clauses import Clause, Part
-from acclimate.adapters.grammar import belongs
+from acclimate.adapters.grammar import belongs, participle
 from acclimate.adapters.parts import apart, asked_for
 from acclimate.adapters.phrases import Phrase
 from acclimate.adapters.scene import (
@@ -27,6 +28,7 @@ from acclimate.adapters.words import Token
 
 def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
     """Every question that the clause answers, in no order; some are worth little."""
+    clause = _turned(clause, scene)
     builder = Builder(clause, scene)
     if clause.dependent or clause.tense == "former" or _is_dummy(clause):
         return
@@ -40,6 +42,30 @@ def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
     for part in clause.parts:
         yield from asked_for(builder, part)
     yield from _subject_of(builder)
+
+
+def _turned(clause: Clause, scene: Scene) -> Clause:
+    """ "They have moved our pitch" of nobody in particular → "Our pitch has been moved"."""
+    objects = [p for p in clause.parts if p.kind == "object"]
+    if clause.subject is None or clause.subject.head.low != "they" or "they" in scene.meant:
+        return clause
+    if len(objects) != 1 or clause.passive or clause.negative or clause.there:
+        return clause
+    subject = objects[0].phrase
+    if subject.head.tag in ("S", "O") or clause.base in ("have", "be", "get"):
+        return clause
+    many, form = subject.plural, participle(clause.base)
+    if not clause.first:
+        first = ("were" if many else "was") if clause.tense == "past" else "are" if many else "is"
+        middle = (form, *clause.middle)
+    elif clause.first in ("have", "has") and clause.middle:
+        first, middle = "have" if many else "has", ("been", form, *clause.middle[1:])
+    else:
+        return clause
+    parts = tuple(p for p in clause.parts if p is not objects[0])
+    return replace(
+        clause, subject=subject, first=first, middle=middle, parts=parts, passive=True, front=0
+    )
 
 
 def _is_dummy(clause: Clause) -> bool:
@@ -65,7 +91,7 @@ def _defined(b: Builder) -> Iterator[Candidate]:
     if relative is None or answer is None:
         return
     inner = Builder(relative.clause, b.scene)
-    noun = [w for w in relative.noun.words if w.tag != "D"]
+    noun = [w for w in relative.noun.words if w.tag not in ("D", "#") and w.low != "only"]
     bare = b.scene.said(noun)
     if bare is None:
         return
@@ -102,7 +128,11 @@ def _names(b: Builder) -> Iterator[Candidate]:
         if thing is None:
             continue
         be = "are" if phrase.plural else "is"
-        if phrase.head.low in ("friend", "friends", "neighbour", "colleague", "cousin"):
+        if clause.base == "have" and clause.tense == "past":
+            be = "were" if phrase.plural else "was"
+        if phrase.head.low in ("friend", "friends") and len(phrase.words) > 2:
+            question, answer, weight = f"What {be} {thing} called?", phrase.name, 0.2
+        elif phrase.head.low in ("friend", "friends", "neighbour", "colleague", "cousin"):
             question, answer, weight = (
                 f"Who {be} {b.scene.plain(phrase.name)}?", phrase.words, 0.0)  # fmt: skip
         elif person and not belongs(phrase.head.low, "kin"):

@@ -5,6 +5,7 @@ Pure text. Which parts are asked for, and how, is for `parts` and `asking` to sa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from acclimate.adapters.clauses import Clause, Part
@@ -98,6 +99,8 @@ class Builder:
         if parts is None:
             return None
         adverbs = [a for a in clause.adverbs if a in _KEPT_ADVERBS]
+        if clause.negative and clause.first and not re.search(r"n't$|not$", clause.first):
+            adverbs = adverbs or ["not"]
         first, middle = clause.first, list(clause.middle)
         if not first or (clause.base in ("have", "do") and first in (
             "have", "has", "had", "do", "does", "did", "'ve") and not _has_main(clause)):  # fmt: skip
@@ -132,13 +135,10 @@ class Builder:
         """What stands after the verbs, but for the part that is asked for."""
         out: list[str] = []
         order = [*self.clause.parts[self.clause.front :], *self.clause.parts[: self.clause.front]]
-        if without is not None and without.kind in ("place", "with", "complement"):
+        if without is not None:
             start = _last(without).end  # what the answer takes along
             for part in self.clause.parts:
-                taken = part.kind == "place" or (
-                    part.kind == "with" and without.kind == "complement"
-                )
-                if taken and 0 <= part.words[0].start - start <= 1:
+                if self._taken(without, part) and 0 <= part.words[0].start - start <= 1:
                     order.remove(part)
                     start = _last(part).end
         if without is not None and without.kind in ("place", "time") and self.is_told():
@@ -297,17 +297,22 @@ class Builder:
             for p in self.clause.parts if p is not part
         )  # fmt: skip
 
-    def reaching(
-        self, part: Part, answer: Sequence[Token], *, every: bool = False
-    ) -> tuple[Token, ...]:
+    def _taken(self, part: Part, other: Part) -> bool:
+        """Whether an answer takes along what follows it: "a novel about whalers by Ada Thorne"."""
+        if part.kind in ("place", "with"):
+            return other.kind == "place"
+        if part.kind == "complement":
+            return other.kind in ("place", "with") and part.words[0].tag in ("D", "N")
+        indefinite = part.kind == "object" and part.words[0].low in ("a", "an")
+        return indefinite and other.prep in ("about", "of", "by", "with")
+
+    def reaching(self, part: Part, answer: Sequence[Token]) -> tuple[Token, ...]:
         """The answer with the places that follow at once, if it stays short."""
         out = tuple(answer)
         if is_person(part.phrase, self.scene):
             return out
         for other in self.clause.parts:
-            if (other.kind == "place" or (every and other.kind == "with")) and 0 <= other.words[
-                0
-            ].start - out[-1].end <= 1:
+            if self._taken(part, other) and 0 <= other.words[0].start - out[-1].end <= 1:
                 longer = (*out, *other.words)
                 if len(longer) > LONGEST_ANSWER:
                     break

@@ -106,6 +106,10 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             reading.out.append(replace(clause, dependent=True))
             n = max(end, n + 1)
             continue
+        after = words[n + 1].tag if n + 1 < len(words) else ""
+        if low == "that" and n and after in ("D", "S", "N") and _subject(reading, n + 1):
+            carried, front, n = None, [], n + 1
+            continue
         if low in ("who", "which", "that") and n and finite(words, n + 1, None):
             found = _before(reading, n)
             clause, end = _predicate(words, n + 1, found or _UNKNOWN, [])
@@ -388,6 +392,9 @@ def _apposed(words: Sequence[Token], found: Phrase) -> Phrase:
         inner = phrase(words, at + 1, subject=False) or inner
         if all(w.tag in ("N", "C", ",") for w in inner.words):
             return replace(found, name=inner.words, end=inner.end)
+    titled = inner.words[0].low == "the" and len(inner.words) > 1
+    if titled and found.words[0].tag == "D" and all(w.tag == "N" for w in inner.words[1:]):
+        return replace(found, name=inner.words, end=inner.end)  # "a band, the Silver Otters"
     if ours and inner.words[0].low in ("my", "our", "a", "an", "the", "his", "her"):
         return replace(found, other=inner.words, end=inner.end)
     return found

@@ -172,7 +172,7 @@ def _thing(text: str, key: Sequence[Token], about: str | None, scene: Scene) -> 
         return said
     if re.search(r"[^s]s$", about) and not re.match(r"(?:my|our)\b|.*'s ", about):
         return f"my {said}"
-    if "'s " in about or " " in about and re.match(r"(?:my|our|the)\b", about):
+    if "'s " in about or (" " in about and re.match(r"(?:my|our|the)\b", about)):
         return f"the {said} of {about}"
     if about[0].isupper():
         return f"{about}'s {said}"

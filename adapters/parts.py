@@ -45,6 +45,8 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
     if phrase.head.tag in ("S", "O"):
         return
     answer = (*words, *phrase.name) if not apart(phrase) else words
+    if words[0].low in ("a", "an"):
+        answer = b.reaching(part, answer)
     number = count(words)
     if (
         len(words) == 1
@@ -92,6 +94,9 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
                 yield from b.make(f"What colour {verbs} {whole}?", words[-shade:], 0.3)
         return
     if phrase.name and words[0].low in ("a", "an"):
+        bare = b.scene.said([w for w in words if w.tag != "D" and w.low != "new"])
+        if bare is not None:
+            yield from b.make(b.ask(f"which {bare}", part), phrase.name, 0.1)
         return
     weight = 0.1 if words[0].low not in ("a", "an", "some") else 0.05
     if base == "have" and words[0].low in ("a", "an", "no", "some") and not phrase.name:
@@ -143,7 +148,7 @@ def _complement(b: Builder, part: Part) -> Iterator[Candidate]:
     if who is None or clause.base != "be":
         return
     if words[0].tag in ("D", "N") and not apart(phrase):
-        answer = b.reaching(part, answer, every=True)
+        answer = b.reaching(part, answer)
     person = subject is None or (is_person(subject, b.scene) and not b.means_thing())
     measured = words[-1].low if words[-1].low in _MEASURES else ""
     if words[0].tag == "#" and measured and len(words) > 1:
@@ -230,8 +235,6 @@ def _place(b: Builder, part: Part) -> Iterator[Candidate]:
         wh = f"{part.prep.replace('-', ' ')} how many {spelt(unit or '')}"
         yield from b.make(b.ask(wh, part), words, 0.25)
         return
-    if (words[0].tag == "#" and len(words) == 1) or is_amount(words) or b.follows(part):
-        return
     if part.prep == "by" and len(words) == 1:
         yield from b.make(b.ask("how", part), part.words, 0.0)
         return
@@ -243,6 +246,8 @@ def _place(b: Builder, part: Part) -> Iterator[Candidate]:
     if stranded and part.prep in ("in", "on", "at", "by"):
         wh = "who" if is_person(phrase, b.scene) else "what"
         yield from b.make(b.ask(wh, part, part.prep.replace("-", " ")), answer, 0.1)
+        return
+    if (words[0].tag == "#" and len(words) == 1) or is_amount(words) or b.follows(part):
         return
     owner = any(w.tag == "'" for w in words)
     if is_person(phrase, b.scene) and part.prep not in ("next-to", "near", "behind") and not owner:
@@ -317,7 +322,7 @@ def _time(b: Builder, part: Part) -> Iterator[Candidate]:
             return
     if low[:2] == ["in", "the"] or low[:2] == ["at", "the"] or (low[0] == "the" and "day" in low):
         return
-    if low[0] in ("a", "an") and belongs(low[-1], "time") and not belongs(low[-1], "day"):
+    if low[0] in ("a", "an"):
         return
     if low[0] == "for":
         yield from b.make(b.ask("how long", part, when=True), words[1:], 0.1)
@@ -368,6 +373,8 @@ def _with(b: Builder, part: Part) -> Iterator[Candidate]:
         yield from b.make(b.ask(wh, part, "from"), b.reaching(part, answer), weight)
     elif prep == "for" and is_amount(phrase.words):
         yield from b.make(b.ask("how much", part, "for"), answer, 0.1)
+    elif prep == "up-to" and is_amount(phrase.words):
+        yield from b.make(b.ask("what", part, "up to"), answer, 0.2)
     elif prep in ("to", "for", "about", "with", "from", "of", "after", "without"):
         given = prep == "to" and base in ("give", "sell", "lend", "leave", "send", "write", "show")
         wh = "who" if person or given else "what"

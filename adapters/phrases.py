@@ -103,6 +103,9 @@ def core(words: Sequence[Token], n: int, subject: bool) -> Phrase | None:
         if token.tag in ("#", "N"):
             if token.tag == "N" and _other_name(words, n, at, head):
                 break
+            after = words[at + 1].low if at + 1 < len(words) else ""
+            if token.tag == "#" and head is not None and belongs(after, "unit"):
+                break  # "pay the cleaner 18 pounds"
             head = token
         elif token.tag == "w":
             if head is not None and token.low in ("last", "next") and time_end(words, at) > at:
@@ -264,6 +267,19 @@ def _unquoted(words: Sequence[Token]) -> tuple[Token, ...]:
     return tuple(w for w in words if w.tag not in ('"', "“", "”", "‘", "’"))
 
 
+def _verb_follows(words: Sequence[Token], at: int) -> bool:
+    """Whether a verb, not a noun, stands after an "and"."""
+    if at >= len(words) or words[at].tag != "w" or not words[at].verb:
+        return False
+    token = words[at]
+    after = words[at + 1].tag if at + 1 < len(words) else ""
+    return (
+        token.can("past")
+        or not token.can("base", "third", "ing")
+        or after in ("D", "O", "P", "S", "A")
+    )
+
+
 def _joined(words: Sequence[Token], n: int, found: Phrase, subject: bool) -> Phrase:
     """With what "and" joins to it, unless another statement begins there."""
     at = found.end
@@ -277,10 +293,7 @@ def _joined(words: Sequence[Token], n: int, found: Phrase, subject: bool) -> Phr
         "N", "D", "w", "#", "S", "O"
     ) or words[at + 1].low in ("that", "this", "then"):  # fmt: skip
         return found
-    if words[at + 1].verb and words[at + 1].tag == "w" and not subject and (
-        words[at + 1].can("past") or not words[at + 1].can("base", "third", "ing")
-        or (at + 2 < len(words) and words[at + 2].tag in ("D", "O", "P", "S", "A"))
-    ):  # fmt: skip
+    if not subject and _verb_follows(words, at + 1):
         return found
     inner = phrase(words, at + 1, subject=subject)
     if inner is None or (
@@ -309,6 +322,8 @@ def _listed(words: Sequence[Token], n: int, found: Phrase) -> Phrase:
     if at < len(words) and words[at].tag == ",":
         at += 1
     if count < 2 or at >= len(words) or words[at].low not in ("and", "or"):
+        return found
+    if _verb_follows(words, at + 1):
         return found
     inner = core(words, at + 1, False)
     if inner is None or inner.head.tag == "S" or finite(words, inner.end, inner):

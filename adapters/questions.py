@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from acclimate.adapters.asking import asked
 from acclimate.adapters.clauses import Clause, clauses
-from acclimate.adapters.fragments import keyed, topic, verbless
+from acclimate.adapters.fragments import keyed, verbless
 from acclimate.adapters.grammar import belongs, stem
 from acclimate.adapters.notes import Line, lines
 from acclimate.adapters.phrases import Phrase
@@ -181,7 +181,7 @@ class _Memory:
             for heading in line.headings if not line.letter else ():
                 named = re.match(r"([A-Z][a-z'’-]+[a-rt-z]):|([A-Z][a-z'’-]+)$", heading)
                 name = named and (named[1] or named[2])
-                if name and (named and named[1] or name.lower() in self.persons):
+                if name and ((named and named[1]) or name.lower() in self.persons):
                     self.people[name] = "?"
         self.letter = line.letter
         self.keyed = bool(line.key)
