@@ -204,7 +204,7 @@ def _subject_of(b: Builder) -> Iterator[Candidate]:
         return
     weight = 0.04 if person and named else 0.0 if person or named else -0.25
     if subject.words[0].low in ("my", "our") and clause.tense == "present":
-        weight -= 0.2
+        weight -= 0.15
     wh = "who" if person else "what"
     if (
         clause.front

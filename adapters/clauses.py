@@ -155,6 +155,12 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             and (carried is not None or (reading.out[-1].subject is None and token.can("past")))
         ):
             clause, end = _predicate(words, n, carried, front)
+        elif (
+            not fresh and reading.out and words[n - 1].tag == "C"
+            and token.can("participle") and reading.out[-1].first in (*HAVE, "is", "are", "was", "were")
+        ):  # fmt: skip
+            lent = reading.out[-1].first
+            clause, end = _predicate(words, n, carried, front, first=lent)
         elif (turned := _turned(words, n, front)) is not None:
             clause, end = turned
         else:
@@ -305,10 +311,10 @@ def _relative(reading: _Reading, noun: Phrase, at: int) -> Relative | None:
         return None
     subject = _subject(reading, start)
     if subject is not None:
-        clause, end = _predicate(words, subject.end, subject, [])
+        clause, end = _predicate(words, subject.end, subject, [], within=True)
         return Relative(noun, pronoun, clause, False, end)
     if pronoun in ("who", "that", "which") and finite(words, start, noun):
-        clause, end = _predicate(words, start, noun, [])
+        clause, end = _predicate(words, start, noun, [], within=True)
         return Relative(noun, pronoun, clause, True, end)
     return None
 
@@ -401,10 +407,22 @@ def _apposed(words: Sequence[Token], found: Phrase) -> Phrase:
 
 
 def _predicate(
-    words: Sequence[Token], n: int, subject: Phrase | None, front: list[Part]
+    words: Sequence[Token],
+    n: int,
+    subject: Phrase | None,
+    front: list[Part],
+    *,
+    first: str = "",
+    within: bool = False,
 ) -> tuple[Clause, int]:
-    """The clause whose verbs begin at n, and where it ends."""
-    first, middle, adverbs, negative = "", [], [], False
+    """The clause whose verbs begin at n, and where it ends.
+
+    `first`: a verb that an earlier clause lends: "I have given up sugar and taken up fencing".
+    `within`: it stands inside of another clause, whose verb may follow.
+    """
+    middle: list[str] = []
+    adverbs: list[str] = []
+    negative = False
     at = n
     while at < len(words):
         token = words[at]
@@ -451,7 +469,7 @@ def _predicate(
             tense = "future"
     at, chain = _chain(words, at, base)
     middle += chain
-    parts, at = _parts(words, at, base, passive)
+    parts, at = _parts(words, at, base, passive, within)
     changed, after = False, None
     last_part = parts[-1] if parts else None
     if base == "be" and last_part is not None and last_part.kind == "complement":
@@ -541,8 +559,8 @@ def _chain(words: Sequence[Token], at: int, base: str) -> tuple[int, list[str]]:
         if (
             token.low == "to"
             and following is not None
-            and following.can("base")
-            and (following.tag == "w" or following.low in ("have", "do"))
+            and (following.can("base") or following.low == "be")
+            and (following.tag == "w" or following.low in ("have", "do", "be"))
         ):
             chain += ["to", following.low]
             at += 2
@@ -555,6 +573,7 @@ def _chain(words: Sequence[Token], at: int, base: str) -> tuple[int, list[str]]:
             following is None or following.tag in (",", ".", "P", "C", "A")
             or (token.low in ("up", "out", "off", "away", "back") and time_end(words, at + 1) > at + 1)
             or (token.low in ("up", "away") and following.tag in ("D", "N"))
+            or (belongs(base, "phrasal") and following.tag in ("D", "N", "w", "#"))
         ):  # fmt: skip
             if time_end(words, at) > at:
                 break
@@ -569,13 +588,18 @@ _NAMING = frozenset("name call christen nickname".split())
 
 
 def _parts(
-    words: Sequence[Token], at: int, base: str, passive: bool = False
+    words: Sequence[Token], at: int, base: str, passive: bool = False, within: bool = False
 ) -> tuple[list[Part], int]:
     parts: list[Part] = []
     while at < len(words) and len(parts) < 7:
         token = words[at]
         if token.tag == "(":
             at = _closing(words, at)
+            continue
+        if token.low in ("best", "most") and base in ("like", "love", "enjoy"):
+            alone = Phrase((token,), token, at + 1)
+            parts.append(Part("infinitive", alone, "", (token,)))  # stays in the question
+            at += 1
             continue
         if token.tag == "A" and time_end(words, at) == at:
             at += 1
@@ -634,7 +658,7 @@ def _parts(
                 or (part.kind == "object" and base in ("paint", "dye") and passive and not objects)
             ):
                 part = replace(part, kind="complement")
-            elif part.kind == "object" and finite(words, end, part.phrase):
+            elif part.kind == "object" and not within and finite(words, end, part.phrase):
                 break  # "and the hens lay": another statement
             parts.append(part)
         at = max(end, at + 1)

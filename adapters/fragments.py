@@ -21,6 +21,7 @@ from acclimate.adapters.scene import (
     Scene,
     content_words,
     finished,
+    is_amount,
     is_person,
     specific,
     spelt,
@@ -118,6 +119,8 @@ def keyed(line: Line, scene: Scene) -> Iterator[Candidate]:
 def _follows(words: Sequence[Token]) -> bool:
     """Whether a further piece of a value says something by itself."""
     by = len(words) > 1 and words[0].can("participle") and words[1].tag == "P"
+    if words[0].low in ("at", "in", "on", "near", "above", "behind", "opposite", "under"):
+        return len(words) > 1 and words[1].tag in ("N", "D") and not is_amount(words[1:])
     return by or words[0].tag in ("N", "X") or time_end(words, 0) == len(words)
 
 
@@ -237,7 +240,7 @@ def _segment(
     if time_end(words, 0) == len(words):
         wh, weight = "when", weight + 0.05
         words = words[1:] if head.tag == "P" and head.low in ("on", "at", "in", "by") else words
-    elif head.tag == "P" and head.low in PLACES and first:
+    elif head.tag == "P" and head.low in PLACES:
         wh = "where"
         words = words[1:] if head.low in ("in", "on", "at") else words
     elif belongs(words[-1].low, "colour") and len(words) <= 2:

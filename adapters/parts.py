@@ -55,6 +55,9 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
         and (belongs(clause.base, "intransitive") or belongs(words[0].low, "adjective"))
     ):
         return  # "lay awake"
+    if clause.base == "turn" and len(words) == 1 and words[0].tag == "#":
+        yield from b.make(b.ask("how old", part), words, 0.3)
+        return
     if all(w.tag in ("#", "D") for w in words) and clause.base not in (
         "cost",
         "pay",

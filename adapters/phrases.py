@@ -108,6 +108,8 @@ def core(words: Sequence[Token], n: int, subject: bool) -> Phrase | None:
                 break  # "pay the cleaner 18 pounds"
             head = token
         elif token.tag == "w":
+            if head is not None and head.tag == "N" and token.low in ("best", "most", "least"):
+                break
             if head is not None and token.low in ("last", "next") and time_end(words, at) > at:
                 break
             if token.verb and not _is_noun(words, n, at, head, subject):
@@ -243,7 +245,9 @@ def _named(words: Sequence[Token], found: Phrase) -> Phrase:
         cut -= 1
     if 0 < cut < len(inside) and inside[cut - 1].tag == "w" and inside[0].tag in ("D", "w", "N"):
         noun = inside[cut - 1]
-        plain = noun.text.islower() and not belongs(noun.low, "time", "unit", "language")
+        plain = noun.text.islower() and not belongs(
+            noun.low, "time", "unit", "language", "adjective", "colour"
+        )
         if plain and (inside[0].tag == "D" or belongs(noun.low, "kin", "role")):
             return replace(found, words=tuple(inside[:cut]), head=noun, name=tuple(inside[cut:]))
     return found

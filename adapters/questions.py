@@ -83,6 +83,9 @@ def _persons(read: list[_Read]) -> frozenset[str]:
     for each in read:
         if each.line.key:
             lists.setdefault(each.line.headings, []).append(each.line.key)
+        for one, comma, who in zip(each.words, each.words[1:], each.words[2:], strict=False):
+            if one.tag == "N" and comma.tag == "," and who.low in ("who", "whose"):
+                found.add(one.low)
         for clause in each.clauses:
             for phrase in [clause.subject, *(p.phrase for p in clause.parts)]:
                 if phrase is None:
@@ -125,11 +128,18 @@ def _asked(
         scene = Scene(text, memory.meant, persons, dated=_is_dated(line.headings))
         out: list[Candidate] = []
         for clause in each.clauses:
+            if line.key and clause.front and clause.subject is not None:
+                clause = replace(clause, parts=clause.parts[clause.front :], front=0)
             here = replace(scene, meant=memory.for_clause(clause), painted=memory.painted)
             out += asked(clause, here)
             memory.see(clause, here)
         if line.key:
             whole = any(c.subject is not None and c.parts for c in each.clauses)
+            lead = next((c.subject for c in each.clauses if c.subject is not None), None)
+            if whole and lead is not None and not line.column:
+                before = text[line.start : lead.words[0].start].rstrip()
+                if before.endswith((",", ";")):
+                    out += keyed(replace(line, text=before.rstrip(",; ")), scene)
             if not whole or line.column:
                 out = [*keyed(line, scene)]
         elif not any(c.parts for c in each.clauses) and each.words:

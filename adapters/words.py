@@ -64,6 +64,9 @@ MODALS = frozenset(
 HAVE = frozenset("have has had 've haven't hasn't hadn't".split())
 DO = frozenset("do does did don't doesn't didn't".split())
 NEGATIONS = frozenset("not never no n't hardly neither nor".split())
+_BEFORE_LIKE = frozenset(
+    "i we you they to would 'd really always also don't doesn't didn't never and both all".split()
+)
 _ADVERBS = frozenset(
     "once twice always usually mostly often never ever also only just still already now then again soon later too very quite rather almost nearly about even both well here there "
     "away back home together alone abroad upstairs downstairs indoors outdoors today tomorrow "
@@ -185,6 +188,11 @@ def _tag(
         return "#"
     if low in ("about", "around", "over", "under") and _numeric(words, n + 1):
         return "A"
+    before = words[n - 1].low if n else ""
+    if low == "like" and before in _BEFORE_LIKE:
+        return "w"
+    if low == "well" and (before in _DETERMINERS or belongs(before, "adjective")):
+        return "w"
     if low in PREPOSITIONS:
         return "P"
     if low in _CLAUSAL and not (low == "while" and n and words[n - 1].low == "a"):
