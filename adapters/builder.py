@@ -217,12 +217,12 @@ class Builder:
         clause = self.clause
         stable = belongs(clause.base, "stable")
         base = {
-            "present": 0.42, "perfect": 0.37, "past": 0.2, "future": 0.28, "modal": 0.0,
+            "present": 0.47, "perfect": 0.42, "past": 0.25, "future": 0.34, "modal": 0.05,
         }.get(clause.tense, 0.0)  # fmt: skip
         if clause.tense == "past" and (stable or (clause.base == "be" and not self.scene.dated)):
-            base = 0.3
+            base = 0.35
         if clause.first in ("can't", "cannot") and clause.base in ("stand", "bear", "eat", "abide"):
-            base = 0.42
+            base = 0.47
         elif clause.first in ("can", "can't", "cannot") and self.mine:
             base = 0.15
         if clause.tense == "past" and self.scene.dated:
