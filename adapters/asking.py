@@ -90,6 +90,8 @@ def _defined(b: Builder) -> Iterator[Candidate]:
         answer = (*phrase.words, *phrase.name) if named else None
     if relative is None or answer is None:
         return
+    if len(answer) == 1 and belongs(answer[0].low, "adjective"):
+        return
     inner = Builder(relative.clause, b.scene)
     noun = [w for w in relative.noun.words if w.tag not in ("D", "#") and w.low != "only"]
     bare = b.scene.said(noun)

@@ -152,12 +152,19 @@ class Builder:
                 vague = any(
                     belongs(w.low, "vague_time") or w.low in ("this", "last", "next")
                     for w in part.words
-                ) or (len(part.words) == 2 and belongs(part.words[1].low, "time"))
+                ) or (
+                    len(part.words) == 2
+                    and part.words[0].tag == "P"
+                    and belongs(part.words[1].low, "time")
+                )
                 lasting = self.clause.tense == "present" and not self.scene.dated
                 if vague or not timed or not (lasting or solid == 0):
                     continue
             words = part.words
-            if part.prep == "like" or part.prep == "instead-of":
+            manner = (
+                part.prep == "by" and part.phrase.words[0].tag == "w" and not self.clause.passive
+            )
+            if part.prep == "like" or part.prep == "instead-of" or (manner and len(out) > 0):
                 continue
             said = self.scene.said(words, owner=self.owner)
             if said is None:

@@ -26,7 +26,7 @@ from acclimate.adapters.scene import (
     specific,
     spelt,
 )
-from acclimate.adapters.words import PLACES, Token, time_end, tokens
+from acclimate.adapters.words import Token, time_end, tokens
 
 _WH_COLUMNS = {
     "when": "when is", "by": "when is", "date": "when is", "day": "when is", "time": "when is",
@@ -240,7 +240,7 @@ def _segment(
     if time_end(words, 0) == len(words):
         wh, weight = "when", weight + 0.05
         words = words[1:] if head.tag == "P" and head.low in ("on", "at", "in", "by") else words
-    elif head.tag == "P" and head.low in PLACES:
+    elif head.low in _STILL and len(words) > 1 and words[1].tag in ("D", "N"):
         wh = "where"
         words = words[1:] if head.low in ("in", "on", "at") else words
     elif belongs(words[-1].low, "colour") and len(words) <= 2:

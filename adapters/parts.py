@@ -250,6 +250,13 @@ def _place(b: Builder, part: Part) -> Iterator[Candidate]:
         wh = "who" if is_person(phrase, b.scene) else "what"
         yield from b.make(b.ask(wh, part, part.prep.replace("-", " ")), answer, 0.1)
         return
+    if (
+        part.prep == "at"
+        and len(words) == 1
+        and re.fullmatch(r"[1-9]\d|\w+ty(-\w+)?|\w+teen", words[0].low)
+    ):
+        yield from b.make(b.ask("at what age", part), words, 0.25)
+        return
     if (words[0].tag == "#" and len(words) == 1) or is_amount(words) or b.follows(part):
         return
     owner = any(w.tag == "'" for w in words)
@@ -325,7 +332,9 @@ def _time(b: Builder, part: Part) -> Iterator[Candidate]:
             return
     if low[:2] == ["in", "the"] or low[:2] == ["at", "the"] or (low[0] == "the" and "day" in low):
         return
-    if low[0] in ("a", "an"):
+    if low[0] in ("a", "an") or (
+        low[0] == "the" and b.clause.base != "be" and not belongs(b.clause.base, "motion")
+    ):
         return
     if low[0] == "for":
         yield from b.make(b.ask("how long", part, when=True), words[1:], 0.1)

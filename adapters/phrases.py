@@ -104,7 +104,7 @@ def core(words: Sequence[Token], n: int, subject: bool) -> Phrase | None:
             if token.tag == "N" and _other_name(words, n, at, head):
                 break
             after = words[at + 1].low if at + 1 < len(words) else ""
-            if token.tag == "#" and head is not None and belongs(after, "unit"):
+            if token.tag == "#" and head is not None and head.tag == "w" and belongs(after, "unit"):
                 break  # "pay the cleaner 18 pounds"
             head = token
         elif token.tag == "w":
@@ -327,7 +327,7 @@ def _listed(words: Sequence[Token], n: int, found: Phrase) -> Phrase:
         at += 1
     if count < 2 or at >= len(words) or words[at].low not in ("and", "or"):
         return found
-    if _verb_follows(words, at + 1):
+    if _verb_follows(words, at + 1) or (words[at + 1 : at + 2] and words[at + 1].low == "that"):
         return found
     inner = core(words, at + 1, False)
     if inner is None or inner.head.tag == "S" or finite(words, inner.end, inner):

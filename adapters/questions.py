@@ -103,7 +103,7 @@ def _persons(read: list[_Read]) -> frozenset[str]:
     for keys in lists.values():  # one "Dad" in a list of names makes the others persons
         firsts = [key.split()[0].lower() for key in keys]
         sure = sum(belongs(f, "home_kin", "title") or f in found for f in firsts)
-        if sure and 6 * sure >= len(keys) > 1:
+        if sure and 8 * sure >= len(keys) > 1:
             found |= {k.lower() for k in keys if re.fullmatch(r"[A-Z][a-z]{2,}", k)}
     return frozenset(found)
 
@@ -124,7 +124,10 @@ def _asked(
         line = each.line
         memory.enter(line)
         if line.key and each.clauses and not line.column:
-            memory.name(line.key)
+            first = each.clauses[0].subject
+            memory.name(
+                line.key, named=first is None and re.fullmatch(r"[A-Z]\w+", line.key) is not None
+            )
         scene = Scene(text, memory.meant, persons, dated=_is_dated(line.headings))
         out: list[Candidate] = []
         for clause in each.clauses:
@@ -196,13 +199,13 @@ class _Memory:
         self.letter = line.letter
         self.keyed = bool(line.key)
 
-    def name(self, key: str) -> None:
+    def name(self, key: str, named: bool) -> None:
         """In "Leather: I get it from Yeovil" it is the leather."""
         words = tokens(key, 0, len(key))
         if words and words[0].tag in ("w", "N", "D"):
             said = Scene(key).said(words)
             if said is not None and not any(w.tag == "S" for w in words):
-                owned = words[0].tag == "D" or words[0].low in self.persons
+                owned = words[0].tag == "D" or words[0].low in self.persons or named
                 said = said if owned else f"my {said[:1].lower()}{said[1:]}"
                 plural = said.endswith("s") and not said.endswith("ss")
                 self.thing = {"they" if plural else "it": said}

@@ -184,7 +184,7 @@ def _tag(
         return "O"
     if low in _DETERMINERS:
         return "D"
-    if low[0].isdigit() or low[0] in "£$€" or belongs(low, "number"):
+    if low[0].isdigit() or low[0] in "£$€" or all(belongs(w, "number") for w in low.split("-")):
         return "#"
     if low in ("about", "around", "over", "under") and _numeric(words, n + 1):
         return "A"
