@@ -20,6 +20,7 @@ from acclimate.adapters.scene import (
     content_words,
     count,
     finished,
+    is_amount,
     is_person,
     specific,
 )
@@ -35,6 +36,8 @@ def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
     if clause.there:
         yield from _existing(builder)
         return
+    if clause.subject is not None and clause.subject.head.low == "it":
+        yield from _effort(builder)
     yield from _names(builder)
     yield from _defined(builder)
     if clause.negative and not (clause.tense == "modal" or clause.first in ("don't", "doesn't")):
@@ -76,6 +79,23 @@ def _is_dummy(clause: Clause) -> bool:
     timed = any(p.kind == "time" and p.prep not in ("on", "at") for p in clause.parts)
     told = of is not None and any(belongs(w.low, "time", "day", "ordinal") for w in of.words)
     return timed or told or not clause.parts
+
+
+def _effort(b: Builder) -> Iterator[Candidate]:
+    """ "It takes me 25 minutes to walk to work", "It costs 4 pounds to park"."""
+    clause = b.clause
+    to = next((p for p in clause.parts if p.kind == "infinitive"), None)
+    what = b.scene.said(to.words) if to is not None else None
+    if what is None or clause.base not in ("take", "cost") or clause.first:
+        return
+    for part in clause.parts:
+        amount = part.kind == "time" if clause.base == "take" else is_amount(part.phrase.words)
+        if amount and part.words[0].tag == "#":
+            how = "how long" if clause.base == "take" else "how much"
+            do = "did" if clause.tense == "past" else "does"
+            me = [p.phrase.low for p in clause.parts if p.phrase.low in ("me", "us")]
+            question = finished([how, do, "it", clause.base, *me, what])
+            yield from b.make(question, part.words, 0.3)
 
 
 def _defined(b: Builder) -> Iterator[Candidate]:

@@ -75,6 +75,8 @@ class Builder:
             return self._with_name(subject.other, subject.words)
         if subject.name and subject.name[0].start > subject.words[-1].end + 1:
             return self._with_name(subject.words, subject.name)  # "the old chief, Hauk,"
+        if subject.low in ("the new one", "the other one") and "one" in self.scene.meant:
+            return self.scene.meant["one"]
         said = self.scene.said((*subject.words, *subject.name))
         bare = subject.words[0].tag == "w" and not subject.plural and not subject.name
         if said and bare and not said.startswith(("my ", "our ")):
@@ -224,10 +226,10 @@ class Builder:
         clause = self.clause
         stable = belongs(clause.base, "stable")
         base = {
-            "present": 0.47, "perfect": 0.42, "past": 0.25, "future": 0.34, "modal": 0.05,
+            "present": 0.49, "perfect": 0.45, "past": 0.27, "future": 0.37, "modal": 0.07,
         }.get(clause.tense, 0.0)  # fmt: skip
         if clause.tense == "past" and (stable or (clause.base == "be" and not self.scene.dated)):
-            base = 0.35
+            base = 0.37
         if clause.first in ("can't", "cannot") and clause.base in ("stand", "bear", "eat", "abide"):
             base = 0.47
         elif clause.first in ("can", "can't", "cannot") and self.mine:

@@ -432,6 +432,9 @@ def _predicate(
                 adverbs.append(token.low)
         elif token.tag == "A":
             adverbs.append(token.low)
+        elif first in BE and token.low == "going" and _is_future(words, at):
+            middle += ["going", "to"]
+            at += 1
         elif token.tag in ("X", "'"):
             negative = negative or token.low.endswith("n't") or token.low == "cannot"
             if not first:
@@ -464,9 +467,8 @@ def _predicate(
             tense = "past" if first == "had" else "present"
     if base == "use" and words[at : at + 1] and words[at].low == "to" and tense == "past":
         tense = "former"
-    if first in BE and base == "go" and words[at : at + 1] and words[at].low == "to":
-        if at + 1 < len(words) and words[at + 1].can("base"):
-            tense = "future"
+    if middle[:2] == ["going", "to"]:
+        tense = "future"
     at, chain = _chain(words, at, base)
     middle += chain
     parts, at = _parts(words, at, base, passive, within)
@@ -492,6 +494,12 @@ def _predicate(
         negative, front=len(front), changed=changed, after=after,
     )  # fmt: skip
     return clause, at
+
+
+def _is_future(words: Sequence[Token], at: int) -> bool:
+    """ "going to be painted", "going to sell", not "going to the market"."""
+    after = words[at + 2] if at + 2 < len(words) and words[at + 1].low == "to" else None
+    return after is not None and (after.low == "be" or (after.tag == "w" and after.can("base")))
 
 
 def _full(first: str, main: Token | None, person: bool) -> str:
@@ -539,7 +547,7 @@ def _main(main: Token, first: str, last: str, subject: Phrase | None) -> tuple[s
     if last in HAVE:
         base = form("participle", "past")
         return base, False, main.low if base else ""
-    if last in MODALS or last in DO or last == "will" or last == "shall":
+    if last in MODALS or last in DO or last in ("will", "shall", "to"):
         return form("base"), False, main.low if form("base") and last not in DO else ""
     if subject is not None and not _agrees(main, subject) and form("third"):
         return form("third"), False, ""

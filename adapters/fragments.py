@@ -230,7 +230,7 @@ def _segment(
         return
     if any(w.can("third") and not w.can("base") and w.text.islower() for w in words):
         return  # a sentence that could not be read
-    weight = 0.44 if first else 0.28
+    weight = 0.46 if first else 0.3
     if head.tag == "#" and len(words) > 1 and words[1].tag == "w":
         weight -= 0.0 if belongs(words[1].low, "unit", "time") else 0.2
     if re.search(r"\b(?:my|our)\b", thing):
@@ -344,7 +344,7 @@ def _dated(
         return
     key_words = tokens(scene.text, at, at + len(line.key))
     question = finished(["when is", thing if value[0].tag in ("D", "N") else f"my {thing}"])
-    yield from _made(question, key_words, 0.28)
+    yield from _made(question, key_words, 0.31)
 
 
 def _cell(
@@ -369,7 +369,7 @@ def _cell(
         if asked
         else finished([f"what is the {column} of", thing, tail])
     )
-    yield from _made(question, value, 0.28)
+    yield from _made(question, value, 0.31)
 
 
 def verbless(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candidate]:

@@ -178,6 +178,12 @@ def _complement(b: Builder, part: Part) -> Iterator[Candidate]:
         and not phrase.joined
         and all(w.tag != "N" and not re.search(r"\d", w.text) for w in words)
     )
+    of = next((n for n, w in enumerate(words) if w.low == "of"), 0)
+    if who in ("I", "we") and of and words[0].tag == "D" and _is_job(b, phrase):
+        group = b.scene.said(words[of + 1 :])
+        if group is not None:  # "the secretary of the chess club"
+            yield from b.make(f"What {clause.first or 'am'} {who} in {group}?", words[:of], 0.25)
+        return
     if person and words[0].low in ("a", "an") and _is_job(b, phrase):
         do = "do" if who in ("I", "we") or (subject and subject.plural) else "does"
         if be in ("was", "were"):
@@ -300,7 +306,7 @@ def _is_place(part: Part, base: str) -> bool:
         return belongs(head.low, "bare_place", "belongings")
     if part.prep == "in" and belongs(head.low, "clothing"):
         return False
-    return not (belongs(head.low, "vehicle") and base not in ("live", "sleep", "keep"))
+    return not (belongs(head.low, "vehicle") and not belongs(base, "static"))
 
 
 def _agent(b: Builder, part: Part, answer: Sequence[Token]) -> Iterator[Candidate]:

@@ -174,11 +174,14 @@ class _Memory:
         self.thing: dict[str, str] = {}  # it, they → the thing last spoken of
         self.letter = ""
         self.painted = False
+        self.one = ""  # "the new one" is one of these
         self.keyed = False
 
     @property
     def meant(self) -> dict[str, str]:
         out = dict(self.thing)
+        if self.one:
+            out["one"] = self.one
         for pronoun, sex in (("he", "m"), ("she", "f")):
             fitting = [name for name, s in self.people.items() if s in (sex, "?")]
             if len(fitting) == 1:
@@ -190,7 +193,7 @@ class _Memory:
     def enter(self, line: Line) -> None:
         """A new section forgets the persons of the last one."""
         if line.headings != self.section:
-            self.section, self.people, self.thing = line.headings, {}, {}
+            self.section, self.people, self.thing, self.one = line.headings, {}, {}, ""
             for heading in line.headings if not line.letter else ():
                 named = re.match(r"([A-Z][a-z'’-]+[a-rt-z]):|([A-Z][a-z'’-]+)$", heading)
                 name = named and (named[1] or named[2])
@@ -236,6 +239,15 @@ class _Memory:
             if named is not None and phrase.words[0].tag in ("D", "N"):
                 things.append(named)
                 plural = phrase.plural
+        own = subject is None or subject.head.low in ("i", "we")
+        if own and not things:
+            spoken = [p.phrase for p in clause.parts if p.kind in ("place", "with")]
+            named = self._thing(spoken[0], clause, scene) if len(spoken) == 1 else None
+            if named is not None and spoken[0].words[0].low in ("the", "my", "our"):
+                things, plural = [named], spoken[0].plural
+        whole = scene.said(subject.words) if subject is not None else None
+        if whole is not None and whole.startswith(("my ", "our ", "the ")):
+            self.one = whole
         if subject is not None and subject.head.low == "it" and not things:
             return
         if clause.subject is None and self.keyed:

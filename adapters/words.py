@@ -154,7 +154,7 @@ def _tagged(words: list[Token], n: int, common: Container[str]) -> Token:
     if tag in ("N", "#", "S", "O", "D", "P", "C"):
         forms = ()
     elif not forms and tag == "w" and low.isalpha():
-        forms = _guessed(low)
+        forms = _guessed(low) or _after_pronoun(words, n)
     return Token(token.text, token.start, token.end, tag, forms)
 
 
@@ -230,6 +230,20 @@ def _numeric(words: list[Token], n: int) -> bool:
         return False
     number = words[n].text[0].isdigit() or belongs(words[n].low, "number")
     return number and n + 1 < len(words) and words[n + 1].text[0].isalpha()
+
+
+def _after_pronoun(words: list[Token], n: int) -> tuple[Form, ...]:
+    """ "We barter", "she embroiders": what follows such a pronoun is a verb, known or not."""
+    low = words[n].low
+    before = n - 1
+    while before >= 0 and words[before].low in _ADVERBS:
+        before -= 1
+    pronoun = words[before].low if before >= 0 else ""
+    if pronoun in ("i", "we", "they"):
+        return ((low, "base"),)
+    if pronoun in ("he", "she") and low.endswith("s") and len(low) > 3:
+        return ((low[:-1], "third"),)
+    return ()
 
 
 def _guessed(low: str) -> tuple[Form, ...]:
