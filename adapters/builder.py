@@ -207,6 +207,10 @@ class Builder:
             return
         if any(w in ("one", "ones") and n and answer[n - 1].tag != "#" for n, w in enumerate(low)):
             return
+        if low[-1] in ("much", "more", "little", "enough", "while", "bit", "lot", "way", "each"):
+            return
+        if low[0] == "its" or low[:2] in (["a", "while"], ["a", "bit"], ["a", "lot"]):
+            return
         if all(w.tag == "D" for w in answer) or low in (["1"], ["one"]):
             return
         if any(w in ("something", "nothing", "everything", "anything") for w in low):
@@ -236,6 +240,12 @@ class Builder:
             base = 0.15
         if clause.tense == "past" and self.scene.dated:
             base -= 0.08
+        if clause.first == "had" and clause.middle:
+            base -= 0.2
+        subject = clause.subject
+        if subject is not None and clause.base == "be" and len(subject.words) == 1:
+            if subject.head.tag == "N" and subject.head.low not in self.scene.persons:
+                base -= 0.15
         if clause.middle and clause.middle[-1].endswith("ing") and clause.first in BE:
             base -= 0.04
         if belongs(clause.base, "feeling"):

@@ -368,9 +368,7 @@ def _part(words: Sequence[Token], n: int) -> tuple[Part | None, int]:
         kind = "place" if token.low in PLACES else "with"
         if inner.head.low in _IDIOMS and len(inner.words) == 1:
             return None, inner.end
-        if belongs(inner.head.low, "abstract") and (
-            len(inner.words) == 1 or inner.words[0].low in ("a", "an")
-        ):
+        if belongs(inner.head.low, "abstract") and inner.words[0].low not in ("the", "my", "our"):
             kind = "with"
         return Part(kind, inner, token.low, tuple(words[n : inner.end])), inner.end
     inner = phrase(words, n, subject=False)

@@ -289,7 +289,7 @@ def _is_stock(words: Sequence[Token], key: Sequence[Token]) -> bool:
     """ "Brass wire: two coils", "Screws: 40"."""
     if words[0].tag != "#" or len(words) < 2:
         return len(words) == 1 and words[0].tag == "#" and _plural(key[-1])
-    return belongs(words[1].low, "container")
+    return belongs(words[1].low, "container") and words[-1].low != "each"
 
 
 def _plural(word: Token) -> bool:
@@ -363,13 +363,17 @@ def _cell(
         else f"the {said}"
     )
     tail = "" if about is None else f"on {about}" if about.startswith(("my", "our", "the")) else ""
+    if any(belongs(w, "generic") for w in column.split()) and column not in _WH_COLUMNS:
+        return
     asked = _WH_COLUMNS.get(column)
+    if asked is not None and _plural(key[-1]):
+        asked = asked.replace(" is", " are")
     question = (
         finished([asked, thing, tail])
         if asked
         else finished([f"what is the {column} of", thing, tail])
     )
-    yield from _made(question, value, 0.31)
+    yield from _made(question, value, 0.28)
 
 
 def verbless(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candidate]:

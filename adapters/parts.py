@@ -75,6 +75,10 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
     if number and words[number:]:
         one = next((n for n, w in enumerate(words) if w.tag == "C"), len(words))
         things = b.scene.said(words[number:one])
+        far = words[-1].low in ("kilometres", "km", "miles", "metres", "yards", "minutes")
+        if far and belongs(base, "static", "intransitive"):
+            yield from b.make(b.ask("how far", part), words, 0.3)
+            return
         if things is not None and not belongs(words[0].low, "ordinal"):
             yield from b.make(b.ask(f"how many {spelt(things)}", part), words[:number], 0.2)
         return
@@ -128,7 +132,9 @@ def _kind(b: Builder, phrase: Phrase) -> str | None:
         return None
     if any(w.low == "of" for w in words) or not _is_noun_like(last):
         return None
-    before = [w for w in words[:-1] if w.tag != "D"]
+    before = [
+        w for w in words[:-1] if w.tag != "D" and w.low not in ("new", "other", "good", "different")
+    ]
     if not before or words[0].low in ("my", "our", "his", "her", "their", "its"):
         return None
     if any(w.tag in ("N", "#") for w in before):
@@ -237,7 +243,7 @@ def _place(b: Builder, part: Part) -> Iterator[Candidate]:
         return
     if (
         is_amount(words)
-        and len(words) > 1
+        and belongs(words[-1].low, "unit")
         and part.prep in ("above", "below", "over", "under", "up-to")
     ):
         unit = b.scene.said(words[-1:])

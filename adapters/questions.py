@@ -100,6 +100,10 @@ def _persons(read: list[_Read]) -> frozenset[str]:
             human = clause.base in _HUMAN or belongs(clause.base, "feeling")
             if human and not any(w.tag == "'" for w in subject.words):
                 found.add(subject.words[0].low)
+    for heading in {h for each in read for h in each.line.headings}:
+        named = re.match(r"([A-Z][a-z'’-]+[a-rt-z]):", heading)
+        if named and any(w.low in ("he", "she", "her") for each in read for w in each.words):
+            found.add(named[1].lower())
     for keys in lists.values():  # one "Dad" in a list of names makes the others persons
         firsts = [key.split()[0].lower() for key in keys]
         sure = sum(belongs(f, "home_kin", "title") or f in found for f in firsts)
