@@ -107,6 +107,13 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             n = max(end, n + 1)
             continue
         after = words[n + 1].tag if n + 1 < len(words) else ""
+        said = reading.out and belongs(reading.out[-1].base, "feeling", "speech")
+        noun = n > 0 and (words[n - 1].tag in (",", "N") or (words[n - 1].tag == "w" and not said))
+        found = _subject(reading, n + 1) if low == "that" and noun and not said else None
+        if found is not None:  # "the plate that I have walked past": which one, no statement
+            clause, end = _predicate(words, found.end, found, [])
+            n = max(end, n + 1)
+            continue
         if low == "that" and n and after in ("D", "S", "N") and _subject(reading, n + 1):
             carried, front, n = None, [], n + 1
             continue

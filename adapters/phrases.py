@@ -212,6 +212,8 @@ def _is_noun(words: Sequence[Token], n: int, at: int, head: Token | None, subjec
         return True
     if words[at - 1].tag in ("'", "D"):
         return True
+    if words[at - 1].tag == "#" and at - 1 == n and token.can("third") and not token.can("past"):
+        return True  # "two posts"
     if token.can("ing") and not token.can("base"):
         return after is not None and after.tag == "w" and not after.verb
     if subject and belongs(head.low, "adjective") and not token.can("past"):

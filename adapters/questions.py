@@ -209,6 +209,8 @@ class _Memory:
     def name(self, key: str, named: bool) -> None:
         """In "Leather: I get it from Yeovil" it is the leather."""
         words = tokens(key, 0, len(key))
+        if words and (words[0].can("base") or belongs(words[0].low, "generic")):
+            return
         if words and words[0].tag in ("w", "N", "D"):
             said = Scene(key).said(words)
             if said is not None and not any(w.tag == "S" for w in words):

@@ -55,7 +55,9 @@ def main() -> None:
     args = parser.parse_args()
     streams = args.stream
     if streams is None:
-        streams = [f.parent for f in sorted(ROOT.glob("benchmarks/streams/development/questions.json"))]
+        streams = [
+            f.parent for f in sorted(ROOT.glob("benchmarks/streams/development/questions.json"))
+        ]
     facts = of_lines(args.lines)
     notes: dict[str, dict[str, str]] = {"lines": {fact.note: fact.note for fact in facts}}
     for folder in streams:
@@ -136,7 +138,9 @@ def measure(
         found[fact.set].append((worth, bool(hits)))
         if missed and not worth:
             best = f"{hits[0].weight} {hits[0].question} → {hits[0].answer}" if hits else "nothing"
-            console.print(f"[{fact.set}] {fact.question} {list(fact.answers)}: {best}", markup=False)
+            console.print(
+                f"[{fact.set}] {fact.question} {list(fact.answers)}: {best}", markup=False
+            )
     for name, texts in notes.items():
         pairs = [questions(text) for text in texts.values()]
         words = sum(len(text.split()) for text in texts.values())
@@ -168,7 +172,9 @@ def sample(notes: dict[str, dict[str, str]], count: int) -> None:
         if pair.weight >= WORTH
     ]
     for pair in random.Random(1).sample(pairs, min(count, len(pairs))):
-        print(json.dumps({k: v for k, v in asdict(pair).items() if k != "start"}, ensure_ascii=False))
+        print(
+            json.dumps({k: v for k, v in asdict(pair).items() if k != "start"}, ensure_ascii=False)
+        )
         print(re.sub(r"\s+", " ", pair.sentence)[:160], end="\n\n")
 
 
