@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from acclimate.adapters.builder import Builder
-from acclimate.adapters.clauses import Clause, Part
+from acclimate.adapters.builder import Builder, apart
 from acclimate.adapters.grammar import belongs, participle
-from acclimate.adapters.parts import apart, asked_for
+from acclimate.adapters.parts import asked_for
 from acclimate.adapters.phrases import Phrase
+from acclimate.adapters.predicates import Clause, Part
 from acclimate.adapters.scene import (
     Candidate,
     Scene,
@@ -161,12 +161,10 @@ def _names(b: Builder) -> Iterator[Candidate]:
             question, answer, weight = f"Who {be} {thing}?", phrase.name, 0.3
         else:
             question, answer, weight = f"What {be} {thing} called?", phrase.name, 0.35
-        yield from _named(b, question, answer, weight)
+        yield from _named(question, answer, weight)
 
 
-def _named(
-    b: Builder, question: str, answer: Sequence[Token], weight: float
-) -> Iterator[Candidate]:
+def _named(question: str, answer: Sequence[Token], weight: float) -> Iterator[Candidate]:
     if content_words(question):
         weight += 0.2 if re.search(r"\b(?:my|our)\b", question) else 0.0
         yield Candidate(question, answer[0].start, answer[-1].end, weight + specific(answer))
@@ -178,9 +176,9 @@ def _role(b: Builder, phrase: Phrase) -> Iterator[Candidate]:
         return
     be = "are" if phrase.plural else "is"
     if role.startswith(("my ", "our ", "the ")) or "'s " in role:
-        yield from _named(b, f"Who {be} {role}?", phrase.words, 0.25)
+        yield from _named(f"Who {be} {role}?", phrase.words, 0.25)
     name = b.scene.plain(phrase.words)
-    yield from _named(b, f"Who {be} {name}?", phrase.other, 0.2)
+    yield from _named(f"Who {be} {name}?", phrase.other, 0.2)
 
 
 def _owned(b: Builder, phrase: Phrase, part: Part | None) -> str | None:

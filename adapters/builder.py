@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from acclimate.adapters.clauses import Clause, Part
 from acclimate.adapters.grammar import belongs, capitalised, past, third
 from acclimate.adapters.phrases import Phrase
+from acclimate.adapters.predicates import Clause, Part
 from acclimate.adapters.scene import (
     DANGLING,
     LONGEST_ANSWER,
@@ -22,7 +22,7 @@ from acclimate.adapters.scene import (
     is_person,
     specific,
 )
-from acclimate.adapters.words import BE, Token
+from acclimate.adapters.words import BE, DO, HAVE, Token
 
 _KEPT_ADVERBS = frozenset("always usually mostly often first never".split())
 
@@ -104,8 +104,8 @@ class Builder:
         if clause.negative and clause.first and not re.search(r"n't$|not$", clause.first):
             adverbs = adverbs or ["not"]
         first, middle = clause.first, list(clause.middle)
-        if not first or (clause.base in ("have", "do") and first in (
-            "have", "has", "had", "do", "does", "did", "'ve") and not _has_main(clause)):  # fmt: skip
+        alone = clause.base in ("have", "do") and (first in HAVE or first in DO)
+        if not first or (alone and not _has_main(clause)):
             lead = self.do()
             middle = [clause.base, *middle]
         elif first in ("don't", "doesn't", "didn't"):
@@ -243,9 +243,9 @@ class Builder:
         if clause.first == "had" and clause.middle:
             base -= 0.2
         subject = clause.subject
-        if subject is not None and clause.base == "be" and len(subject.words) == 1:
-            if subject.head.tag == "N" and subject.head.low not in self.scene.persons:
-                base -= 0.15
+        lone = subject is not None and clause.base == "be" and len(subject.words) == 1
+        if lone and subject and subject.head.tag == "N":
+            base -= 0.0 if subject.head.low in self.scene.persons else 0.15
         if clause.middle and clause.middle[-1].endswith("ing") and clause.first in BE:
             base -= 0.04
         if belongs(clause.base, "feeling"):
@@ -346,3 +346,8 @@ def _has_main(clause: Clause) -> bool:
 
 def _last(part: Part) -> Token:
     return (*part.words, *part.phrase.name)[-1] if part.phrase.name else part.words[-1]
+
+
+def apart(phrase: Phrase) -> bool:
+    """Whether the name stands behind a comma or "called", not beside its noun."""
+    return bool(phrase.name) and phrase.name[0].start > phrase.words[-1].end + 1

@@ -124,9 +124,8 @@ def lines(text: str) -> Iterator[Line]:
         elif here == 0 and not headings and _titled(text, line):
             headings.append((0, _bare(line)))
         else:
-            if paragraph and (line[:1] in " \t") != (paragraph[-1][1][:1] in " \t"):
-                if line[:1] not in " \t":
-                    yield from flush()
+            if paragraph and paragraph[-1][1][:1] in " \t" and line[:1] not in " \t":
+                yield from flush()
             paragraph.append((here, line))
     yield from flush()
 

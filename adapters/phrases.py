@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.words import NEGATIONS, Token, time_end
+from acclimate.adapters.times import time_end
+from acclimate.adapters.words import NEGATIONS, Token
 
 _PLURALS = frozenset("people children men women feet teeth mice geese sheep cattle police".split())
 
@@ -218,9 +219,9 @@ def _is_noun(words: Sequence[Token], n: int, at: int, head: Token | None, subjec
         return after is not None and after.tag == "w" and not after.verb
     if subject and belongs(head.low, "adjective") and not token.can("past"):
         return True
-    if subject and after is not None and token.can("third") and after.can("past"):
-        if at + 2 < len(words) and words[at + 2].tag in ("D", "O"):
-            return True
+    then = words[at + 2].tag if at + 2 < len(words) else ""
+    if subject and after and token.can("third") and after.can("past") and then in ("D", "O"):
+        return True  # "with cold hands shut me in"
     if subject:
         here = Phrase(tuple(words[n:at]), head, at)
         if finite(words, at, here):
@@ -306,9 +307,10 @@ def _joined(words: Sequence[Token], n: int, found: Phrase, subject: bool) -> Phr
         not subject and (inner.head.tag == "S" or finite(words, inner.end, inner))
     ):
         return found
-    if not subject and n and words[n - 1].tag == "P" and inner.words[0].tag == "D":
-        if words[inner.end : inner.end + 1] and words[inner.end].tag == "P":
-            return found  # "in the basket and the dog on the stairs"
+    then = words[inner.end].tag if inner.end < len(words) else ""
+    after_prep = n > 0 and words[n - 1].tag == "P" and not subject
+    if after_prep and inner.words[0].tag == "D" and then == "P":
+        return found  # "in the basket and the dog on the stairs"
     if found.name and inner.words and all(w.tag == "N" for w in inner.words):
         return replace(found, name=tuple(words[found.end - len(found.name) : inner.end]),
                        end=inner.end, joined=True)  # fmt: skip
