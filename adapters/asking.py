@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from acclimate.adapters.builder import Builder
-from acclimate.adapters.clauses import Clause, Part
-from acclimate.adapters.grammar import belongs
-from acclimate.adapters.parts import apart, asked_for
+from acclimate.adapters.builder import Builder, apart
+from acclimate.adapters.grammar import belongs, participle
+from acclimate.adapters.parts import asked_for
 from acclimate.adapters.phrases import Phrase
+from acclimate.adapters.predicates import Clause, Part
 from acclimate.adapters.scene import (
     Candidate,
     Scene,
     content_words,
     count,
     finished,
+    is_amount,
     is_person,
     specific,
 )
@@ -27,12 +29,15 @@ from acclimate.adapters.words import Token
 
 def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
     """Every question that the clause answers, in no order; some are worth little."""
+    clause = _turned(clause, scene)
     builder = Builder(clause, scene)
     if clause.dependent or clause.tense == "former" or _is_dummy(clause):
         return
     if clause.there:
         yield from _existing(builder)
         return
+    if clause.subject is not None and clause.subject.head.low == "it":
+        yield from _effort(builder)
     yield from _names(builder)
     yield from _defined(builder)
     if clause.negative and not (clause.tense == "modal" or clause.first in ("don't", "doesn't")):
@@ -40,6 +45,30 @@ def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
     for part in clause.parts:
         yield from asked_for(builder, part)
     yield from _subject_of(builder)
+
+
+def _turned(clause: Clause, scene: Scene) -> Clause:
+    """ "They have moved our pitch" of nobody in particular → "Our pitch has been moved"."""
+    objects = [p for p in clause.parts if p.kind == "object"]
+    if clause.subject is None or clause.subject.head.low != "they" or "they" in scene.meant:
+        return clause
+    if len(objects) != 1 or clause.passive or clause.negative or clause.there:
+        return clause
+    subject = objects[0].phrase
+    if subject.head.tag in ("S", "O") or clause.base in ("have", "be", "get"):
+        return clause
+    many, form = subject.plural, participle(clause.base)
+    if not clause.first:
+        first = ("were" if many else "was") if clause.tense == "past" else "are" if many else "is"
+        middle = (form, *clause.middle)
+    elif clause.first in ("have", "has") and clause.middle:
+        first, middle = "have" if many else "has", ("been", form, *clause.middle[1:])
+    else:
+        return clause
+    parts = tuple(p for p in clause.parts if p is not objects[0])
+    return replace(
+        clause, subject=subject, first=first, middle=middle, parts=parts, passive=True, front=0
+    )
 
 
 def _is_dummy(clause: Clause) -> bool:
@@ -50,6 +79,23 @@ def _is_dummy(clause: Clause) -> bool:
     timed = any(p.kind == "time" and p.prep not in ("on", "at") for p in clause.parts)
     told = of is not None and any(belongs(w.low, "time", "day", "ordinal") for w in of.words)
     return timed or told or not clause.parts
+
+
+def _effort(b: Builder) -> Iterator[Candidate]:
+    """ "It takes me 25 minutes to walk to work", "It costs 4 pounds to park"."""
+    clause = b.clause
+    to = next((p for p in clause.parts if p.kind == "infinitive"), None)
+    what = b.scene.said(to.words) if to is not None else None
+    if what is None or clause.base not in ("take", "cost") or clause.first:
+        return
+    for part in clause.parts:
+        amount = part.kind == "time" if clause.base == "take" else is_amount(part.phrase.words)
+        if amount and part.words[0].tag == "#":
+            how = "how long" if clause.base == "take" else "how much"
+            do = "did" if clause.tense == "past" else "does"
+            me = [p.phrase.low for p in clause.parts if p.phrase.low in ("me", "us")]
+            question = finished([how, do, "it", clause.base, *me, what])
+            yield from b.make(question, part.words, 0.3)
 
 
 def _defined(b: Builder) -> Iterator[Candidate]:
@@ -64,8 +110,10 @@ def _defined(b: Builder) -> Iterator[Candidate]:
         answer = (*phrase.words, *phrase.name) if named else None
     if relative is None or answer is None:
         return
+    if len(answer) == 1 and belongs(answer[0].low, "adjective"):
+        return
     inner = Builder(relative.clause, b.scene)
-    noun = [w for w in relative.noun.words if w.tag != "D"]
+    noun = [w for w in relative.noun.words if w.tag not in ("D", "#") and w.low != "only"]
     bare = b.scene.said(noun)
     if bare is None:
         return
@@ -102,19 +150,21 @@ def _names(b: Builder) -> Iterator[Candidate]:
         if thing is None:
             continue
         be = "are" if phrase.plural else "is"
-        if phrase.head.low in ("friend", "friends", "neighbour", "colleague", "cousin"):
+        if clause.base == "have" and clause.tense == "past":
+            be = "were" if phrase.plural else "was"
+        if phrase.head.low in ("friend", "friends") and len(phrase.words) > 2:
+            question, answer, weight = f"What {be} {thing} called?", phrase.name, 0.2
+        elif phrase.head.low in ("friend", "friends", "neighbour", "colleague", "cousin"):
             question, answer, weight = (
                 f"Who {be} {b.scene.plain(phrase.name)}?", phrase.words, 0.0)  # fmt: skip
         elif person and not belongs(phrase.head.low, "kin"):
             question, answer, weight = f"Who {be} {thing}?", phrase.name, 0.3
         else:
             question, answer, weight = f"What {be} {thing} called?", phrase.name, 0.35
-        yield from _named(b, question, answer, weight)
+        yield from _named(question, answer, weight)
 
 
-def _named(
-    b: Builder, question: str, answer: Sequence[Token], weight: float
-) -> Iterator[Candidate]:
+def _named(question: str, answer: Sequence[Token], weight: float) -> Iterator[Candidate]:
     if content_words(question):
         weight += 0.2 if re.search(r"\b(?:my|our)\b", question) else 0.0
         yield Candidate(question, answer[0].start, answer[-1].end, weight + specific(answer))
@@ -126,9 +176,9 @@ def _role(b: Builder, phrase: Phrase) -> Iterator[Candidate]:
         return
     be = "are" if phrase.plural else "is"
     if role.startswith(("my ", "our ", "the ")) or "'s " in role:
-        yield from _named(b, f"Who {be} {role}?", phrase.words, 0.25)
+        yield from _named(f"Who {be} {role}?", phrase.words, 0.25)
     name = b.scene.plain(phrase.words)
-    yield from _named(b, f"Who {be} {name}?", phrase.other, 0.2)
+    yield from _named(f"Who {be} {name}?", phrase.other, 0.2)
 
 
 def _owned(b: Builder, phrase: Phrase, part: Part | None) -> str | None:
@@ -174,7 +224,7 @@ def _subject_of(b: Builder) -> Iterator[Candidate]:
         return
     weight = 0.04 if person and named else 0.0 if person or named else -0.25
     if subject.words[0].low in ("my", "our") and clause.tense == "present":
-        weight -= 0.2
+        weight -= 0.15
     wh = "who" if person else "what"
     if (
         clause.front

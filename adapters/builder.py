@@ -5,11 +5,12 @@ Pure text. Which parts are asked for, and how, is for `parts` and `asking` to sa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
-from acclimate.adapters.clauses import Clause, Part
 from acclimate.adapters.grammar import belongs, capitalised, past, third
 from acclimate.adapters.phrases import Phrase
+from acclimate.adapters.predicates import Clause, Part
 from acclimate.adapters.scene import (
     DANGLING,
     LONGEST_ANSWER,
@@ -21,7 +22,7 @@ from acclimate.adapters.scene import (
     is_person,
     specific,
 )
-from acclimate.adapters.words import BE, Token
+from acclimate.adapters.words import BE, DO, HAVE, Token
 
 _KEPT_ADVERBS = frozenset("always usually mostly often first never".split())
 
@@ -74,6 +75,8 @@ class Builder:
             return self._with_name(subject.other, subject.words)
         if subject.name and subject.name[0].start > subject.words[-1].end + 1:
             return self._with_name(subject.words, subject.name)  # "the old chief, Hauk,"
+        if subject.low in ("the new one", "the other one") and "one" in self.scene.meant:
+            return self.scene.meant["one"]
         said = self.scene.said((*subject.words, *subject.name))
         bare = subject.words[0].tag == "w" and not subject.plural and not subject.name
         if said and bare and not said.startswith(("my ", "our ")):
@@ -98,9 +101,11 @@ class Builder:
         if parts is None:
             return None
         adverbs = [a for a in clause.adverbs if a in _KEPT_ADVERBS]
+        if clause.negative and clause.first and not re.search(r"n't$|not$", clause.first):
+            adverbs = adverbs or ["not"]
         first, middle = clause.first, list(clause.middle)
-        if not first or (clause.base in ("have", "do") and first in (
-            "have", "has", "had", "do", "does", "did", "'ve") and not _has_main(clause)):  # fmt: skip
+        alone = clause.base in ("have", "do") and (first in HAVE or first in DO)
+        if not first or (alone and not _has_main(clause)):
             lead = self.do()
             middle = [clause.base, *middle]
         elif first in ("don't", "doesn't", "didn't"):
@@ -132,13 +137,10 @@ class Builder:
         """What stands after the verbs, but for the part that is asked for."""
         out: list[str] = []
         order = [*self.clause.parts[self.clause.front :], *self.clause.parts[: self.clause.front]]
-        if without is not None and without.kind in ("place", "with", "complement"):
+        if without is not None:
             start = _last(without).end  # what the answer takes along
             for part in self.clause.parts:
-                taken = part.kind == "place" or (
-                    part.kind == "with" and without.kind == "complement"
-                )
-                if taken and 0 <= part.words[0].start - start <= 1:
+                if self._taken(without, part) and 0 <= part.words[0].start - start <= 1:
                     order.remove(part)
                     start = _last(part).end
         if without is not None and without.kind in ("place", "time") and self.is_told():
@@ -152,12 +154,19 @@ class Builder:
                 vague = any(
                     belongs(w.low, "vague_time") or w.low in ("this", "last", "next")
                     for w in part.words
-                ) or (len(part.words) == 2 and belongs(part.words[1].low, "time"))
+                ) or (
+                    len(part.words) == 2
+                    and part.words[0].tag == "P"
+                    and belongs(part.words[1].low, "time")
+                )
                 lasting = self.clause.tense == "present" and not self.scene.dated
                 if vague or not timed or not (lasting or solid == 0):
                     continue
             words = part.words
-            if part.prep == "like" or part.prep == "instead-of":
+            manner = (
+                part.prep == "by" and part.phrase.words[0].tag == "w" and not self.clause.passive
+            )
+            if part.prep == "like" or part.prep == "instead-of" or (manner and len(out) > 0):
                 continue
             said = self.scene.said(words, owner=self.owner)
             if said is None:
@@ -198,6 +207,10 @@ class Builder:
             return
         if any(w in ("one", "ones") and n and answer[n - 1].tag != "#" for n, w in enumerate(low)):
             return
+        if low[-1] in ("much", "more", "little", "enough", "while", "bit", "lot", "way", "each"):
+            return
+        if low[0] == "its" or low[:2] in (["a", "while"], ["a", "bit"], ["a", "lot"]):
+            return
         if all(w.tag == "D" for w in answer) or low in (["1"], ["one"]):
             return
         if any(w in ("something", "nothing", "everything", "anything") for w in low):
@@ -217,21 +230,30 @@ class Builder:
         clause = self.clause
         stable = belongs(clause.base, "stable")
         base = {
-            "present": 0.42, "perfect": 0.37, "past": 0.2, "future": 0.28, "modal": 0.0,
+            "present": 0.49, "perfect": 0.45, "past": 0.27, "future": 0.37, "modal": 0.07,
         }.get(clause.tense, 0.0)  # fmt: skip
         if clause.tense == "past" and (stable or (clause.base == "be" and not self.scene.dated)):
-            base = 0.3
+            base = 0.37
         if clause.first in ("can't", "cannot") and clause.base in ("stand", "bear", "eat", "abide"):
-            base = 0.42
+            base = 0.47
+        elif clause.first in ("can", "can't", "cannot") and self.mine:
+            base = 0.15
         if clause.tense == "past" and self.scene.dated:
             base -= 0.08
+        if clause.first == "had" and clause.middle:
+            base -= 0.2
+        subject = clause.subject
+        lone = subject is not None and clause.base == "be" and len(subject.words) == 1
+        if lone and subject and subject.head.tag == "N":
+            base -= 0.0 if subject.head.low in self.scene.persons else 0.15
         if clause.middle and clause.middle[-1].endswith("ing") and clause.first in BE:
             base -= 0.04
         if belongs(clause.base, "feeling"):
             base -= 0.2
         felt = next((p for p in clause.parts if p.kind == "complement"), None)
         if clause.base == "be" and felt is not None and len(felt.words) == 1:
-            if felt.words[0].tag == "w" and self.mine:
+            told = any(p.prep in ("to", "of", "with", "at", "about") for p in clause.parts)
+            if felt.words[0].tag == "w" and self.mine and not told:
                 base -= 0.25
         if clause.changed or clause.base in ("switch", "swap", "change", "replace"):
             base += 0.15
@@ -294,17 +316,22 @@ class Builder:
             for p in self.clause.parts if p is not part
         )  # fmt: skip
 
-    def reaching(
-        self, part: Part, answer: Sequence[Token], *, every: bool = False
-    ) -> tuple[Token, ...]:
+    def _taken(self, part: Part, other: Part) -> bool:
+        """Whether an answer takes along what follows it: "a novel about whalers by Ada Thorne"."""
+        if part.kind in ("place", "with"):
+            return other.kind == "place"
+        if part.kind == "complement":
+            return other.kind in ("place", "with") and part.words[0].tag in ("D", "N")
+        indefinite = part.kind == "object" and part.words[0].low in ("a", "an")
+        return indefinite and other.prep in ("about", "of", "by", "with")
+
+    def reaching(self, part: Part, answer: Sequence[Token]) -> tuple[Token, ...]:
         """The answer with the places that follow at once, if it stays short."""
         out = tuple(answer)
         if is_person(part.phrase, self.scene):
             return out
         for other in self.clause.parts:
-            if (other.kind == "place" or (every and other.kind == "with")) and 0 <= other.words[
-                0
-            ].start - out[-1].end <= 1:
+            if self._taken(part, other) and 0 <= other.words[0].start - out[-1].end <= 1:
                 longer = (*out, *other.words)
                 if len(longer) > LONGEST_ANSWER:
                     break
@@ -319,3 +346,8 @@ def _has_main(clause: Clause) -> bool:
 
 def _last(part: Part) -> Token:
     return (*part.words, *part.phrase.name)[-1] if part.phrase.name else part.words[-1]
+
+
+def apart(phrase: Phrase) -> bool:
+    """Whether the name stands behind a comma or "called", not beside its noun."""
+    return bool(phrase.name) and phrase.name[0].start > phrase.words[-1].end + 1

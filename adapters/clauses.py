@@ -1,6 +1,6 @@
 """A sentence's clauses: who, does what, and the parts that say whom, what, where and when.
 
-Pure text. A shallow reading by agreement of subject and verb; what it cannot read it leaves out.
+Pure text; knows where clauses begin and end, not what is asked about them.
 """
 
 from __future__ import annotations
@@ -9,79 +9,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.phrases import Phrase, core, finite, phrase
-from acclimate.adapters.words import BE, DO, HAVE, MODALS, NEGATIONS, PLACES, Token, time_end
-
-_ASSERTING = frozenset("because although though so whereas since".split())
-
-
-_DEPENDENT = frozenset(
-    "when whenever while if unless until till once where how why what before after as whether "
-    "wherever whatever than lest".split()
+from acclimate.adapters.phrases import Phrase, finite, phrase
+from acclimate.adapters.predicates import (
+    ASSERTING,
+    DEPENDENT,
+    Clause,
+    Part,
+    Relative,
+    closing,
+    part_at,
+    predicate,
 )
-
-
-_PARTICLES = frozenset("up out off down away back over on in round".split())
-
-
-_IDIOMS = frozenset("once least last first all fact general case love purpose time".split())
-
-
-_INTRANSITIVE = frozenset(
-    "start stop arrive work happen appear die fail sleep live stay open close end last help ring "
-    "look stand hang lie fall rise sit stick leak run come go".split()
-)
-
-
-_CHAINED = frozenset(
-    "want plan hope need like love hate start begin stop try learn have go intend mean promise "
-    "decide prefer enjoy keep use continue give teach ask help finish spend".split()
-)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What follows the verb: kind is object, complement, place, time or with (any preposition)."""
-
-    kind: str
-    phrase: Phrase
-    prep: str = ""
-    words: tuple[Token, ...] = ()  # with the preposition
-
-
-@dataclass(frozen=True)
-class Clause:
-    """One statement. `first` is the verb that moves to the front in a question, "" if do must."""
-
-    subject: Phrase | None  # None: the writer, not said
-    first: str
-    middle: tuple[str, ...]  # verbs after `first`: "been moved", "swimming"
-    base: str  # plain form of the main verb
-    tense: str  # present, past, perfect, future, modal, former
-    parts: tuple[Part, ...] = ()
-    adverbs: tuple[str, ...] = ()
-    passive: bool = False
-    negative: bool = False
-    there: bool = False  # "There is a key under the pot"
-    changed: bool = False  # says what is so from now on
-    dependent: bool = False
-    front: int = 0  # how many of the parts stood before the subject
-    inside: Relative | None = None  # what its subject says: "The place where I swim is …"
-    after: Relative | None = None  # what its complement says: "Pascoe is the garage that …"
-
-
-@dataclass(frozen=True)
-class Relative:
-    """A noun and the clause that says which one: "the sweets that I keep in my toolbox"."""
-
-    noun: Phrase
-    pronoun: str  # who, which, that, where; "" where it is left out
-    clause: Clause
-    own: bool  # the noun is the clause's subject
-    end: int
-
+from acclimate.adapters.times import time_end
+from acclimate.adapters.words import BE, HAVE, Token
 
 _UNKNOWN = Phrase((Token("it", 0, 0, "S"),), Token("it", 0, 0, "S"), 0)
+
+
+_LENT = HAVE | {"is", "are", "was", "were"}
 
 
 @dataclass
@@ -100,28 +45,39 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
     while n < len(words):
         token = words[n]
         low = token.low
-        found = _subject(reading, n + 1) if low in _DEPENDENT and time_end(words, n) == n else None
+        found = _subject(reading, n + 1) if low in DEPENDENT and time_end(words, n) == n else None
         if found is not None:
-            clause, end = _predicate(words, found.end, found, [])
+            clause, end = _statement(words, found.end, found, [])
             reading.out.append(replace(clause, dependent=True))
             n = max(end, n + 1)
             continue
+        after = words[n + 1].tag if n + 1 < len(words) else ""
+        said = reading.out and belongs(reading.out[-1].base, "feeling", "speech")
+        noun = n > 0 and (words[n - 1].tag in (",", "N") or (words[n - 1].tag == "w" and not said))
+        found = _subject(reading, n + 1) if low == "that" and noun and not said else None
+        if found is not None:  # "the plate that I have walked past": which one, no statement
+            clause, end = _statement(words, found.end, found, [])
+            n = max(end, n + 1)
+            continue
+        if low == "that" and n and after in ("D", "S", "N") and _subject(reading, n + 1):
+            carried, front, n = None, [], n + 1
+            continue
         if low in ("who", "which", "that") and n and finite(words, n + 1, None):
             found = _before(reading, n)
-            clause, end = _predicate(words, n + 1, found or _UNKNOWN, [])
+            clause, end = _statement(words, n + 1, found or _UNKNOWN, [])
             if found is not None:
                 reading.out.append(clause)
             n = max(end, n + 1)
             continue
         if token.tag == "(":
-            n = _closing(words, n)
+            n = closing(words, n)
             continue
         if (skip := _from_now(words, n)) > n:
             changed, n = True, skip
             continue
         marks = not (token.tag.isalnum() or token.tag == "#")
         timed = time_end(words, n) > n
-        if (token.tag in ("A", "C", "B") or low in _ASSERTING or marks) and not timed:
+        if (token.tag in ("A", "C", "B") or low in ASSERTING or marks) and not timed:
             if low in ("now", "nowadays", "instead"):
                 changed = True
             if token.tag in (";", ":", "."):
@@ -130,19 +86,19 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             n += 1
             if not (low == "there" and n < len(words) and _is_be(words[n])):
                 continue
-            clause, n = _predicate(words, n, None, front)
+            clause, n = _statement(words, n, None, front)
             reading.out.append(replace(clause, there=True, changed=changed))
             carried, front, fresh = None, [], False
             continue
         subject = _subject(reading, n)
         if subject is not None:
             inside = reading.inside
-            clause, end = _predicate(words, subject.end, subject, front)
+            clause, end = _statement(words, subject.end, subject, front)
             if inside is not None and inside.end == subject.end:
                 clause = replace(clause, inside=inside)
             carried = subject
         elif fresh and _drops_subject(words, n):
-            clause, end = _predicate(words, n, None, front)
+            clause, end = _statement(words, n, None, front)
             carried = None
         elif (
             not fresh
@@ -150,11 +106,17 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             and finite(words, n, carried)
             and (carried is not None or (reading.out[-1].subject is None and token.can("past")))
         ):
-            clause, end = _predicate(words, n, carried, front)
+            clause, end = _statement(words, n, carried, front)
+        elif (
+            not fresh and reading.out and words[n - 1].tag == "C"
+            and token.can("participle") and reading.out[-1].first in _LENT
+        ):  # fmt: skip
+            lent = reading.out[-1].first
+            clause, end = _statement(words, n, carried, front, first=lent)
         elif (turned := _turned(words, n, front)) is not None:
             clause, end = turned
         else:
-            part, end = _part(words, n)
+            part, end = part_at(words, n)
             if part is not None and _opens(words, end, part):
                 front.append(part)
                 n = end
@@ -168,6 +130,26 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
         front, fresh, changed = [], False, False
         n = max(end, n + 1)
     return reading.out
+
+
+def _statement(
+    words: Sequence[Token],
+    n: int,
+    subject: Phrase | None,
+    front: list[Part],
+    *,
+    first: str = "",
+    within: bool = False,
+) -> tuple[Clause, int]:
+    """The clause whose verbs begin at n, with what its complement says, and where it ends."""
+    clause, at = predicate(words, n, subject, front, first=first, within=within)
+    last = clause.parts[-1] if clause.parts else None
+    if clause.base == "be" and last is not None and last.kind == "complement":
+        said = last.phrase.end == at and last.words[0].low == "the"
+        after = _relative(_Reading(words), last.phrase, at) if said else None
+        if after is not None:
+            return replace(clause, after=after), after.end
+    return clause, at
 
 
 def _before(reading: _Reading, n: int) -> Phrase | None:
@@ -212,19 +194,12 @@ def _from_now(words: Sequence[Token], n: int) -> int:
     return n
 
 
-def _closing(words: Sequence[Token], n: int) -> int:
-    for at in range(n, len(words)):
-        if words[at].tag == ")":
-            return at + 1
-    return n + 1
-
-
 def _boundary(words: Sequence[Token], n: int) -> int:
     """The next place where another statement may begin."""
     for at in range(n + 1, len(words)):
         if words[at].tag in (",", ";", ":", "-", "C", "(", ")", ".", "?", "!", "S", '"', "“", "”"):
             return at
-        if words[at].low in _ASSERTING or (words[at].low in _DEPENDENT and words[at].tag != "P"):
+        if words[at].low in ASSERTING or (words[at].low in DEPENDENT and words[at].tag != "P"):
             return at
     return len(words)
 
@@ -265,7 +240,7 @@ def _subject(reading: _Reading, n: int) -> Phrase | None:
         return None
     at = found.end
     if at < len(words) and words[at].tag == "(":
-        at = _closing(words, at)
+        at = closing(words, at)
     if at < len(words) and words[at].tag == "P" and found.head.tag != "S" and not found.name:
         # "The key to the shed hangs": a phrase that belongs to the subject
         inner = phrase(words, at + 1, subject=True)
@@ -301,10 +276,10 @@ def _relative(reading: _Reading, noun: Phrase, at: int) -> Relative | None:
         return None
     subject = _subject(reading, start)
     if subject is not None:
-        clause, end = _predicate(words, subject.end, subject, [])
+        clause, end = _statement(words, subject.end, subject, [], within=True)
         return Relative(noun, pronoun, clause, False, end)
     if pronoun in ("who", "that", "which") and finite(words, start, noun):
-        clause, end = _predicate(words, start, noun, [])
+        clause, end = _statement(words, start, noun, [], within=True)
         return Relative(noun, pronoun, clause, True, end)
     return None
 
@@ -315,7 +290,7 @@ def _aside(reading: _Reading, found: Phrase, n: int) -> Phrase | None:
     if n < len(words) and words[n].low in ("who", "which"):
         for at in range(n + 1, len(words)):
             if words[at].tag == "," and finite(words, at + 1, found):
-                clause, _ = _predicate(words[:at], n + 1, found, [])
+                clause, _ = _statement(words[:at], n + 1, found, [])
                 reading.out.append(clause)
                 return replace(found, end=at + 1)
         return None
@@ -332,324 +307,3 @@ def _renamed(found: Phrase, inner: Phrase, end: int) -> Phrase:
     if all(w.tag in ("N", "C", "'") for w in inner.words):
         return replace(found, name=inner.words, end=end)
     return replace(found, other=inner.words, name=found.name or (inner.name and names), end=end)
-
-
-def _part(words: Sequence[Token], n: int) -> tuple[Part | None, int]:
-    """One phrase with or without a preposition, and where it ends."""
-    token = words[n]
-    end = time_end(words, n)
-    if end > n:
-        inside = tuple(words[n:end])
-        prep = inside[0].low if inside[0].tag == "P" else ""
-        body = inside[1:] if prep else inside
-        return Part("time", Phrase(body or inside, (body or inside)[-1], end), prep, inside), end
-    if token.tag == "P":
-        inner = phrase(words, n + 1, subject=False)
-        if (
-            inner is None
-            and token.low == "from"
-            and words[n + 1 : n + 2]
-            and words[n + 1].tag == "P"
-        ):  # "from under the bed"
-            inner = phrase(words, n + 2, subject=False)
-        if inner is None or inner.head.low in ("i", "he", "she", "we", "they", "who"):
-            return None, n + 1
-        inner = _apposed(words, inner)
-        kind = "place" if token.low in PLACES else "with"
-        if inner.head.low in _IDIOMS and len(inner.words) == 1:
-            return None, inner.end
-        if belongs(inner.head.low, "abstract") and (
-            len(inner.words) == 1 or inner.words[0].low in ("a", "an")
-        ):
-            kind = "with"
-        return Part(kind, inner, token.low, tuple(words[n : inner.end])), inner.end
-    inner = phrase(words, n, subject=False)
-    if inner is None:
-        return None, n + 1
-    inner = _apposed(words, inner)
-    return Part("object", inner, "", tuple(words[n : inner.end])), inner.end
-
-
-def _apposed(words: Sequence[Token], found: Phrase) -> Phrase:
-    """ "a lurcher, Pim" and "Pim, a lurcher": with the phrase after the comma."""
-    at = found.end
-    if found.joined or found.name or at + 1 >= len(words) or words[at].tag != ",":
-        return found
-    if time_end(words, at + 1) > at + 1 or found.head.tag in ("S", "O"):
-        return found
-    inner = core(words, at + 1, False)
-    if inner is None or inner.head.tag in ("S", "O"):
-        return found
-    if inner.end < len(words) and words[inner.end].tag not in (",", ".", ";", "C", "-", "!", "P"):
-        return found
-    names = all(w.tag == "N" for w in inner.words)
-    ours = all(w.tag == "N" for w in found.words)
-    if names and found.words[0].tag in ("D", "#") and found.words[-1].tag == "w":
-        inner = phrase(words, at + 1, subject=False) or inner
-        if all(w.tag in ("N", "C", ",") for w in inner.words):
-            return replace(found, name=inner.words, end=inner.end)
-    if ours and inner.words[0].low in ("my", "our", "a", "an", "the", "his", "her"):
-        return replace(found, other=inner.words, end=inner.end)
-    return found
-
-
-def _predicate(
-    words: Sequence[Token], n: int, subject: Phrase | None, front: list[Part]
-) -> tuple[Clause, int]:
-    """The clause whose verbs begin at n, and where it ends."""
-    first, middle, adverbs, negative = "", [], [], False
-    at = n
-    while at < len(words):
-        token = words[at]
-        if token.low in NEGATIONS:
-            negative = True
-            if token.low == "never":
-                adverbs.append(token.low)
-        elif token.tag == "A":
-            adverbs.append(token.low)
-        elif token.tag in ("X", "'"):
-            negative = negative or token.low.endswith("n't") or token.low == "cannot"
-            if not first:
-                first = token.low
-            else:
-                middle.append(token.low)
-        else:
-            break
-        at += 1
-    main = words[at] if at < len(words) else None
-    agent = subject is not None and (
-        subject.head.low in ("he", "she", "nobody", "everybody", "everyone", "who")
-        or subject.head.tag == "N"
-    )
-    first = _full(first, main, agent)
-    base, tense, passive = "", "present", False
-    last = (middle or [first])[-1]
-    tense = _tense(first)
-    if main is not None and main.verb and main.tag == "w":
-        base, passive, shown = _main(main, first, last, subject)
-        if base:
-            if shown:
-                middle.append(shown)
-            if not first:
-                tense = "past" if main.can("past") and not _agrees(main, subject) else "present"
-            at += 1
-    if not base:
-        base = "be" if last in BE or last in ("be", "been") else "have" if last in HAVE else "do"
-        if base == "have" and first in HAVE and not middle:
-            tense = "past" if first == "had" else "present"
-    if base == "use" and words[at : at + 1] and words[at].low == "to" and tense == "past":
-        tense = "former"
-    if first in BE and base == "go" and words[at : at + 1] and words[at].low == "to":
-        if at + 1 < len(words) and words[at + 1].can("base"):
-            tense = "future"
-    at, chain = _chain(words, at, base)
-    middle += chain
-    parts, at = _parts(words, at, base, passive)
-    changed, after = False, None
-    last_part = parts[-1] if parts else None
-    if base == "be" and last_part is not None and last_part.kind == "complement":
-        if last_part.phrase.end == at and last_part.words[0].low == "the":
-            after = _relative(_Reading(words), last_part.phrase, at)
-            at = after.end if after is not None else at
-    if subject is not None and not first and main is not None and subject.words[0].tag == "w":
-        bare = not any(p.kind in ("object", "infinitive") for p in parts) and tense == "past"
-        if bare and main.can("participle") and base not in _INTRANSITIVE:
-            if not belongs(subject.head.low, "kin", "role") and subject.head.tag == "w":
-                first, passive = "were" if subject.plural else "was", True  # "boots resoled"
-                middle.insert(0, main.low)
-    if negative and parts and words[at : at + 1] and words[at].low == "but":
-        other, end = _parts(words, at + 1, base)
-        same = [p for p in parts if other and p.kind != other[0].kind]
-        if other and len(same) < len(parts) and not finite(words, end, other[-1].phrase):
-            parts, at, negative, changed = [*same, *other], end, False, True
-    clause = Clause(
-        subject, first, tuple(middle), base, tense, (*front, *parts), tuple(adverbs), passive,
-        negative, front=len(front), changed=changed, after=after,
-    )  # fmt: skip
-    return clause, at
-
-
-def _full(first: str, main: Token | None, person: bool) -> str:
-    """The verb behind a short form."""
-    plain = {"'m": "am", "'re": "are", "'ve": "have", "'ll": "will"}
-    if first == "'s":
-        if main is None or not main.can("participle"):
-            return "is"
-        return "has" if person or main.low in ("got", "been", "had") else "is"
-    if first == "'d":
-        return "would" if main is None or main.can("base") else "had"
-    return plain.get(first, first)
-
-
-def _tense(first: str) -> str:
-    if first in BE:
-        return BE[first]
-    if first in HAVE:
-        return "perfect" if first != "had" else "past"
-    if first in ("will", "shall", "won't"):
-        return "future"
-    if first in MODALS:
-        return "modal"
-    return "past" if first in ("did", "didn't") else "present"
-
-
-def _agrees(main: Token, subject: Phrase | None) -> bool:
-    if subject is None or not main.can("base"):
-        return False
-    return subject.head.low in ("i", "we", "you", "they") or subject.plural
-
-
-def _main(main: Token, first: str, last: str, subject: Phrase | None) -> tuple[str, bool, str]:
-    """Plain form of the main verb, whether it is passive, and its form after `first`."""
-
-    def form(*kinds: str) -> str:
-        return next((base for base, kind in main.verb if kind in kinds), "")
-
-    if last in BE or last in ("be", "been", "being"):
-        if form("ing"):
-            return form("ing"), False, main.low
-        if form("participle") and (not form("base") or main.low in ("set", "put", "cut")):
-            return form("participle"), True, main.low
-        return "", False, ""
-    if last in HAVE:
-        base = form("participle", "past")
-        return base, False, main.low if base else ""
-    if last in MODALS or last in DO or last == "will" or last == "shall":
-        return form("base"), False, main.low if form("base") and last not in DO else ""
-    if subject is not None and not _agrees(main, subject) and form("third"):
-        return form("third"), False, ""
-    if _agrees(main, subject):
-        return form("base"), False, ""
-    return form("past", "third", "base"), False, ""
-
-
-def _chain(words: Sequence[Token], at: int, base: str) -> tuple[int, list[str]]:
-    """Verbs and particles that hang on: "want to learn", "go swimming", "get up"."""
-    chain: list[str] = []
-    for _ in range(3):
-        following = words[at + 1] if at + 1 < len(words) else None
-        if at >= len(words):
-            break
-        token = words[at]
-        if (
-            token.low == "to"
-            and following is not None
-            and following.can("base")
-            and (following.tag == "w" or following.low in ("have", "do"))
-        ):
-            chain += ["to", following.low]
-            at += 2
-        elif (base == "get" and token.low in ("married", "divorced", "engaged", "dressed")) or (
-            token.can("ing") and base in _CHAINED and not chain and token.tag == "w"
-        ):
-            chain.append(token.low)
-            at += 1
-        elif token.low in _PARTICLES and base != "be" and (
-            following is None or following.tag in (",", ".", "P", "C", "A")
-            or (token.low in ("up", "out", "off", "away", "back") and time_end(words, at + 1) > at + 1)
-            or (token.low in ("up", "away") and following.tag in ("D", "N"))
-        ):  # fmt: skip
-            if time_end(words, at) > at:
-                break
-            chain.append(token.low)
-            at += 1
-        else:
-            break
-    return at, chain
-
-
-_NAMING = frozenset("name call christen nickname".split())
-
-
-def _parts(
-    words: Sequence[Token], at: int, base: str, passive: bool = False
-) -> tuple[list[Part], int]:
-    parts: list[Part] = []
-    while at < len(words) and len(parts) < 7:
-        token = words[at]
-        if token.tag == "(":
-            at = _closing(words, at)
-            continue
-        if token.tag == "A" and time_end(words, at) == at:
-            at += 1
-            continue
-        if token.tag == ",":
-            if not _goes_on(words, at + 1, parts):
-                break
-            at += 1
-            continue
-        if token.low in ("that", "who", "which", "whose", "whom") and parts:
-            break
-        if token.low in _DEPENDENT and not time_end(words, at) > at:
-            if token.tag != "P" or token.low == "than":
-                break
-        elif token.low in _ASSERTING and time_end(words, at) == at:
-            break
-        if [w.low for w in words[at : at + 2]] in (["these", "days"], ["all", "over"]):
-            at += 2
-            continue
-        if token.low in ("any", "anymore") and [w.low for w in words[at : at + 2]] == [
-            "any",
-            "more",
-        ]:
-            at += 2
-            continue
-        around = [w.low for w in words[at : at + 4]]
-        if len(around) == 4 and around[0::2] == ["from", "to"] and around[1] == around[3]:
-            at += 4  # "from end to end"
-            continue
-        if token.low == "to" and at + 1 < len(words) and words[at + 1].can("base") and parts:
-            end = _infinitive_end(words, at + 2)
-            inside = tuple(words[at:end])
-            parts.append(Part("infinitive", Phrase(inside, inside[-1], end), "", inside))
-            at = end
-            continue
-        if token.tag == "C":
-            if token.low == "and" and _goes_on(words, at + 1, parts):
-                at += 1
-                continue
-            break
-        if not (token.tag.isalnum() or token.tag == "#") or token.tag in ("S", "X", "'", "B"):
-            break
-        if token.tag == "w" and token.verb and not token.can("base") and parts:
-            if token.can("participle") and not token.can("ing"):
-                at += 1  # "a boat painted blue": read as a complement of it
-                continue
-            break
-        part, end = _part(words, at)
-        if base in _NAMING and token.low in ("her", "his") and part:
-            part, end = Part("object", Phrase((token,), token, at + 1), "", (token,)), at + 1
-        if part is not None:
-            objects = [p for p in parts if p.kind in ("object", "complement")]
-            if (
-                (part.kind == "object" and base in ("be", "become", "remain") and not objects)
-                or (part.kind == "object" and base in _NAMING and (objects or passive))
-                or (part.kind == "object" and base in ("paint", "dye") and passive and not objects)
-            ):
-                part = replace(part, kind="complement")
-            elif part.kind == "object" and finite(words, end, part.phrase):
-                break  # "and the hens lay": another statement
-            parts.append(part)
-        at = max(end, at + 1)
-    return parts, at
-
-
-def _infinitive_end(words: Sequence[Token], at: int) -> int:
-    inner = phrase(words, at, subject=False)
-    at = at if inner is None or inner.head.tag == "S" else inner.end
-    if at < len(words) and words[at].tag == "P" and time_end(words, at) == at:
-        inner = phrase(words, at + 1, subject=False)
-        at = at if inner is None else inner.end
-    return at
-
-
-def _goes_on(words: Sequence[Token], at: int, parts: list[Part]) -> bool:
-    """Whether after a comma or "and" comes a time or place of the same statement."""
-    if at >= len(words) or not parts:
-        return False
-    if time_end(words, at) > at:
-        end = time_end(words, at)
-        while end < len(words) and words[end].tag == ",":
-            end += 1
-        return end >= len(words) or words[end].tag != "S"
-    return words[at].tag == "P" and words[at].low not in ("since", "as", "like", "than")

@@ -9,15 +9,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+DEEPEST = 4  # headings and list items above a line that say what it is about
 LONGEST = 600  # characters of a sentence that is looked at; longer ones are no prose
 
 _HEADING = re.compile(r"\s{0,3}#{1,6}\s+(.*?)\s*#*\s*$")
 _ITEM = re.compile(r"(\s*)(?:[-*+•–]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
+_QUOTED = re.compile(r"[\s>]*>\s?")
 _RULE = re.compile(r"\s*[-=*_~|:+ ]{3,}$")
 _KEYED = re.compile(
     r"(?:\*\*|__)?(?P<key>[^\W_][^:=|.?!;*\n]{0,58}?)(?:\*\*|__)?"
-    r"(?:\s*:(?:\*\*|__)?(?=\s)|\s+(?:[-–—]|\.{3,}|=)(?=\s)|\s*\.{4,}|\t)"
+    r"(?:\s*:(?:\*\*|__)?(?=\s)|\s+(?:[-–—]|->|→|\.{3,}|=)(?=\s)|\s*\.{4,}|\t)"
     r"\s*(?:\*\*|__)?(?P<value>\S[\s\S]*)$"
 )
 _LABELLED = re.compile(
@@ -58,7 +60,7 @@ def lines(text: str) -> Iterator[Line]:
     letter, fenced, offset = "", False, 0
 
     def above() -> tuple[str, ...]:
-        return tuple(h for _, h in headings)
+        return tuple(h for _, h in headings[-DEEPEST:])
 
     def flush() -> Iterator[Line]:
         nonlocal letter
@@ -79,9 +81,9 @@ def lines(text: str) -> Iterator[Line]:
             continue
         if fenced:
             continue
-        while line.lstrip().startswith(">"):
-            cut = line.index(">") + 1
-            line, here = line[cut:], here + cut
+        quoted = _QUOTED.match(line)
+        if quoted:
+            line, here = line[quoted.end() :], here + quoted.end()
         heading, item = _HEADING.match(line[:LONGEST]), _ITEM.match(line)
         row = line.strip().startswith("|") and line.count("|") > 2
         if not row:
@@ -122,9 +124,8 @@ def lines(text: str) -> Iterator[Line]:
         elif here == 0 and not headings and _titled(text, line):
             headings.append((0, _bare(line)))
         else:
-            if paragraph and (line[:1] in " \t") != (paragraph[-1][1][:1] in " \t"):
-                if line[:1] not in " \t":
-                    yield from flush()
+            if paragraph and paragraph[-1][1][:1] in " \t" and line[:1] not in " \t":
+                yield from flush()
             paragraph.append((here, line))
     yield from flush()
 

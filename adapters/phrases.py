@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.words import NEGATIONS, Token, time_end
+from acclimate.adapters.times import time_end
+from acclimate.adapters.words import NEGATIONS, Token
 
 _PLURALS = frozenset("people children men women feet teeth mice geese sheep cattle police".split())
 
@@ -103,8 +104,13 @@ def core(words: Sequence[Token], n: int, subject: bool) -> Phrase | None:
         if token.tag in ("#", "N"):
             if token.tag == "N" and _other_name(words, n, at, head):
                 break
+            after = words[at + 1].low if at + 1 < len(words) else ""
+            if token.tag == "#" and head is not None and head.tag == "w" and belongs(after, "unit"):
+                break  # "pay the cleaner 18 pounds"
             head = token
         elif token.tag == "w":
+            if head is not None and head.tag == "N" and token.low in ("best", "most", "least"):
+                break
             if head is not None and token.low in ("last", "next") and time_end(words, at) > at:
                 break
             if token.verb and not _is_noun(words, n, at, head, subject):
@@ -207,13 +213,15 @@ def _is_noun(words: Sequence[Token], n: int, at: int, head: Token | None, subjec
         return True
     if words[at - 1].tag in ("'", "D"):
         return True
+    if words[at - 1].tag == "#" and at - 1 == n and token.can("third") and not token.can("past"):
+        return True  # "two posts"
     if token.can("ing") and not token.can("base"):
         return after is not None and after.tag == "w" and not after.verb
     if subject and belongs(head.low, "adjective") and not token.can("past"):
         return True
-    if subject and after is not None and token.can("third") and after.can("past"):
-        if at + 2 < len(words) and words[at + 2].tag in ("D", "O"):
-            return True
+    then = words[at + 2].tag if at + 2 < len(words) else ""
+    if subject and after and token.can("third") and after.can("past") and then in ("D", "O"):
+        return True  # "with cold hands shut me in"
     if subject:
         here = Phrase(tuple(words[n:at]), head, at)
         if finite(words, at, here):
@@ -240,7 +248,9 @@ def _named(words: Sequence[Token], found: Phrase) -> Phrase:
         cut -= 1
     if 0 < cut < len(inside) and inside[cut - 1].tag == "w" and inside[0].tag in ("D", "w", "N"):
         noun = inside[cut - 1]
-        plain = noun.text.islower() and not belongs(noun.low, "time", "unit", "language")
+        plain = noun.text.islower() and not belongs(
+            noun.low, "time", "unit", "language", "adjective", "colour"
+        )
         if plain and (inside[0].tag == "D" or belongs(noun.low, "kin", "role")):
             return replace(found, words=tuple(inside[:cut]), head=noun, name=tuple(inside[cut:]))
     return found
@@ -264,6 +274,19 @@ def _unquoted(words: Sequence[Token]) -> tuple[Token, ...]:
     return tuple(w for w in words if w.tag not in ('"', "“", "”", "‘", "’"))
 
 
+def _verb_follows(words: Sequence[Token], at: int) -> bool:
+    """Whether a verb, not a noun, stands after an "and"."""
+    if at >= len(words) or words[at].tag != "w" or not words[at].verb:
+        return False
+    token = words[at]
+    after = words[at + 1].tag if at + 1 < len(words) else ""
+    return (
+        token.can("past")
+        or not token.can("base", "third", "ing")
+        or after in ("D", "O", "P", "S", "A")
+    )
+
+
 def _joined(words: Sequence[Token], n: int, found: Phrase, subject: bool) -> Phrase:
     """With what "and" joins to it, unless another statement begins there."""
     at = found.end
@@ -277,19 +300,17 @@ def _joined(words: Sequence[Token], n: int, found: Phrase, subject: bool) -> Phr
         "N", "D", "w", "#", "S", "O"
     ) or words[at + 1].low in ("that", "this", "then"):  # fmt: skip
         return found
-    if words[at + 1].verb and words[at + 1].tag == "w" and not subject and (
-        words[at + 1].can("past") or not words[at + 1].can("base", "third", "ing")
-        or (at + 2 < len(words) and words[at + 2].tag in ("D", "O", "P", "S", "A"))
-    ):  # fmt: skip
+    if not subject and _verb_follows(words, at + 1):
         return found
     inner = phrase(words, at + 1, subject=subject)
     if inner is None or (
         not subject and (inner.head.tag == "S" or finite(words, inner.end, inner))
     ):
         return found
-    if not subject and n and words[n - 1].tag == "P" and inner.words[0].tag == "D":
-        if words[inner.end : inner.end + 1] and words[inner.end].tag == "P":
-            return found  # "in the basket and the dog on the stairs"
+    then = words[inner.end].tag if inner.end < len(words) else ""
+    after_prep = n > 0 and words[n - 1].tag == "P" and not subject
+    if after_prep and inner.words[0].tag == "D" and then == "P":
+        return found  # "in the basket and the dog on the stairs"
     if found.name and inner.words and all(w.tag == "N" for w in inner.words):
         return replace(found, name=tuple(words[found.end - len(found.name) : inner.end]),
                        end=inner.end, joined=True)  # fmt: skip
@@ -309,6 +330,8 @@ def _listed(words: Sequence[Token], n: int, found: Phrase) -> Phrase:
     if at < len(words) and words[at].tag == ",":
         at += 1
     if count < 2 or at >= len(words) or words[at].low not in ("and", "or"):
+        return found
+    if _verb_follows(words, at + 1) or (words[at + 1 : at + 2] and words[at + 1].low == "that"):
         return found
     inner = core(words, at + 1, False)
     if inner is None or inner.head.tag == "S" or finite(words, inner.end, inner):

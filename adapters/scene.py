@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from acclimate.adapters.grammar import belongs, capitalised
 from acclimate.adapters.phrases import Phrase
-from acclimate.adapters.words import Token, time_end
+from acclimate.adapters.times import time_end
+from acclimate.adapters.words import Token
 
 LONGEST_QUESTION = 20  # words
 
@@ -70,6 +71,7 @@ class Scene:
         `owner` is the pronoun that the question itself explains: "When does Bo sell his boat?"
         """
         out: list[str] = []
+        noun = 1 if words and words[0].tag == "P" else 0
         for n, word in enumerate(words):
             low, shown = word.low, tidy(self.text[word.start : word.end]) or word.text
             after = words[n + 1] if n + 1 < len(words) else None
@@ -95,7 +97,7 @@ class Scene:
                 shown = f"my {low}"
             elif n == 0 and after is not None and after.tag == "N" and belongs(low, "title"):
                 pass
-            elif n == 0 and low == "the" and _ours(words):
+            elif low == "the" and n == noun and _ours(words[noun:]):
                 shown = "our"
             elif n == 0 and word.tag != "N" and low != "i":
                 kept = shown.isupper() and len(shown) > 1
@@ -198,7 +200,7 @@ def count(words: Sequence[Token]) -> int:
         n += 1
     if n == 0 or n >= len(words) or words[0].text[0] in "£$€":
         return 0
-    return 0 if not words[n].tag == "w" or words[-1].low in ("pm", "am") else n
+    return 0 if words[n].tag != "w" or words[-1].low in ("pm", "am") else n
 
 
 def is_amount(words: Sequence[Token]) -> bool:

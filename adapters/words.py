@@ -1,4 +1,4 @@
-"""A sentence as tokens with a rough part of speech each, and its phrases of time.
+"""A sentence as tokens with a rough part of speech each.
 
 Pure text; a word's tag is what it can be, what it is here is for `clauses` to say.
 """
@@ -13,25 +13,36 @@ from acclimate.adapters.grammar import Form, belongs, verb_forms
 
 MOST_TOKENS = 90
 
+
 _TOKEN = re.compile(
     r"(?P<mark>[*_`#]+)"
-    r"|[£$€]\s?\d[\d.,]*\d[mk]?\b|[£$€]\d|\d[\d.,:/]*\d(?:st|nd|rd|th|%|[a-z]{1,3})?(?!\w)"
+    r"|[£$€]\s?\d[\d.,]*\d[mk]?\b|[£$€]\d|\d[\d.,:/-]*\d(?:st|nd|rd|th|%|[a-z]{1,3})?(?!\w)"
     r"|\w+(?:[-.&/@+]\w+)*\.?(?<=\b[A-Z]\.)|\d+[\w.,:/-]*\w%?"
     r"|\w+(?:[-&@/+]\w+)*(?:['’](?!(?:m|re|ve|ll|d|s)\b)\w+)*|['’](?:m|re|ve|ll|d|s)\b"
     r"|--+|[^\w\s]"
 )
+
+
 _ABBREVIATED = re.compile(r"(?:Mr|Mrs|Ms|Dr|St|Prof|Rev|No)$")
+
+
 SUBJECTS = frozenset(
     "i we you he she it they who everyone everybody nobody somebody someone".split()
 )
+
+
 _OBJECTS = frozenset(
     "me us him them myself ourselves himself herself itself themselves something nothing "
     "everything anything anyone anybody none".split()
 )
+
+
 _DETERMINERS = frozenset(
     "a an the my our your his her its their this that these those some any no every each both "
     "all another either several many few enough more most less whose".split()
 )
+
+
 PREPOSITIONS = frozenset(
     "in on at to from with without by for of about under behind beside besides near above below "
     "inside outside opposite between over round around against off along across beyond past up "
@@ -39,54 +50,91 @@ PREPOSITIONS = frozenset(
     "toward via per within beneath underneath alongside next upon next-to in-front-of on-top-of "
     "out-of as-far-as because-of instead-of due-to thanks-to close-to up-to except despite".split()
 )
+
+
 PLACES = frozenset(
     "in on at under behind beside near above below inside outside opposite between over round "
     "around against off along across beyond into onto beneath underneath alongside next-to "
     "in-front-of on-top-of by through upon within among up down close-to past out-of".split()
 )
-_COMPOUND = {
-    ("next", "to"), ("as", "far", "as"), ("in", "front", "of"), ("on", "top", "of"), ("out", "of"), ("because", "of"),
-    ("instead", "of"), ("due", "to"), ("thanks", "to"), ("close", "to"), ("up", "to"),
-}  # fmt: skip
+
+
+_COMPOUND = frozenset(
+    tuple(several.split("-"))
+    for several in (
+        "next-to as-far-as in-front-of on-top-of out-of because-of instead-of due-to thanks-to "
+        "close-to up-to"
+    ).split()
+)
+
+
 _CLAUSAL = frozenset(
     "because although though when whenever while if unless whereas whether where wherever how why "
     "what which whom whatever lest".split()
 )
+
+
 BE = {
     "am": "present", "is": "present", "are": "present", "'m": "present", "'re": "present",
     "isn't": "present", "aren't": "present", "was": "past", "were": "past", "wasn't": "past",
     "weren't": "past",
 }  # fmt: skip
+
+
 MODALS = frozenset(
     "can could will would shall should must may might 'll 'd can't cannot couldn't won't "
     "wouldn't shan't shouldn't mustn't ought".split()
 )
+
+
 HAVE = frozenset("have has had 've haven't hasn't hadn't".split())
+
+
 DO = frozenset("do does did don't doesn't didn't".split())
+
+
 NEGATIONS = frozenset("not never no n't hardly neither nor".split())
-_ADVERBS = frozenset(
-    "once twice always usually mostly often never ever also only just still already now then again soon later too very quite rather almost nearly about even both well here there "
-    "away back home together alone abroad upstairs downstairs indoors outdoors today tomorrow "
-    "yesterday tonight sometimes recently lately currently finally actually really "
-    "exactly probably perhaps maybe not instead anyway however therefore else yet ago "
-    "nowadays meanwhile seldom rarely every-day overnight please yes no apparently".split()
+
+
+_BEFORE_LIKE = frozenset(
+    "i we you they to would 'd really always also don't doesn't didn't never and both all".split()
 )
+
+
+_ADVERBS = frozenset(
+    "once twice always usually mostly often never ever also only just still already now then "
+    "again soon later too very quite rather almost nearly about even both well here there "
+    "away back home together alone abroad upstairs downstairs indoors outdoors today tomorrow "
+    "yesterday tonight sometimes recently lately currently finally actually really exactly "
+    "probably perhaps maybe not instead anyway however therefore else yet ago nowadays "
+    "meanwhile seldom rarely every-day overnight please yes no apparently".split()
+)
+
+
 _ADVERB_ENDING = re.compile(r"[a-z]{3,}ly$")
+
+
 _NO_ADVERB = frozenset(
     "family early july italy holly jelly lily belly bully fly reply "
     "supply assembly anomaly monopoly silly friendly lovely lonely ugly elderly curly likely "
     "only woolly hilly smelly butterfly barely".split()
 )
-_CLOCK = re.compile(r"\d{1,2}[:.]\d\d(?:am|pm)?$|\d{1,2}(?:am|pm|h)$", re.I)
-_YEAR = re.compile(r"(?:1[6-9]|20)\d\ds?$")
-_DAY_OF_MONTH = re.compile(r"\d{1,2}(?:st|nd|rd|th)$")
+
+
+CLOCK = re.compile(r"\d{1,2}[:.]\d\d(?:am|pm)?$|\d{1,2}(?:am|pm|h)$", re.I)
+
+
+YEAR = re.compile(r"(?:1[6-9]|20)\d\ds?$")
+
+
+DAY_OF_MONTH = re.compile(r"\d{1,2}(?:st|nd|rd|th)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
     """A word or a mark. Tags: S O subject and object pronoun, D determiner, P preposition,
-    C and/or/but, B what opens another clause, X be, have, do, modal, A adverb, # number, N name, w other word, ' possessive,
-    and a mark itself. `verb` is what it can be as a verb.
+    C and/or/but, B what opens another clause, X be, have, do, modal, A adverb, # number, N name,
+    w other word, ' possessive, and a mark itself. `verb` is what it can be as a verb.
     """
 
     text: str
@@ -122,11 +170,11 @@ def tokens(text: str, start: int, end: int, common: Container[str] = frozenset()
             out[-1] = Token(out[-1].text + ".", out[-1].start, match.end(), "N")
             continue
         out.append(Token(word, match.start(), match.end(), "w"))
-    out = _compounds(text, out)
+    out = _compounds(out)
     return [_tagged(out, n, common) for n in range(len(out))]
 
 
-def _compounds(text: str, words: list[Token]) -> list[Token]:
+def _compounds(words: list[Token]) -> list[Token]:
     out: list[Token] = []
     n = 0
     while n < len(words):
@@ -151,7 +199,7 @@ def _tagged(words: list[Token], n: int, common: Container[str]) -> Token:
     if tag in ("N", "#", "S", "O", "D", "P", "C"):
         forms = ()
     elif not forms and tag == "w" and low.isalpha():
-        forms = _guessed(low)
+        forms = _guessed(low) or _after_pronoun(words, n)
     return Token(token.text, token.start, token.end, tag, forms)
 
 
@@ -181,10 +229,15 @@ def _tag(
         return "O"
     if low in _DETERMINERS:
         return "D"
-    if low[0].isdigit() or low[0] in "£$€" or belongs(low, "number"):
+    if low[0].isdigit() or low[0] in "£$€" or all(belongs(w, "number") for w in low.split("-")):
         return "#"
     if low in ("about", "around", "over", "under") and _numeric(words, n + 1):
         return "A"
+    before = words[n - 1].low if n else ""
+    if low == "like" and before in _BEFORE_LIKE:
+        return "w"
+    if low == "well" and (before in _DETERMINERS or belongs(before, "adjective")):
+        return "w"
     if low in PREPOSITIONS:
         return "P"
     if low in _CLAUSAL and not (low == "while" and n and words[n - 1].low == "a"):
@@ -218,10 +271,24 @@ def _compound(words: list[Token], n: int) -> bool:
 
 def _numeric(words: list[Token], n: int) -> bool:
     """Whether a number that is no time of day stands there: "about 40 boards"."""
-    if n >= len(words) or _CLOCK.match(words[n].low) or _YEAR.match(words[n].low):
+    if n >= len(words) or CLOCK.match(words[n].low) or YEAR.match(words[n].low):
         return False
     number = words[n].text[0].isdigit() or belongs(words[n].low, "number")
     return number and n + 1 < len(words) and words[n + 1].text[0].isalpha()
+
+
+def _after_pronoun(words: list[Token], n: int) -> tuple[Form, ...]:
+    """ "We barter", "she embroiders": what follows such a pronoun is a verb, known or not."""
+    low = words[n].low
+    before = n - 1
+    while before >= 0 and words[before].low in _ADVERBS:
+        before -= 1
+    pronoun = words[before].low if before >= 0 else ""
+    if pronoun in ("i", "we", "they"):
+        return ((low, "base"),)
+    if pronoun in ("he", "she") and low.endswith("s") and len(low) > 3:
+        return ((low[:-1], "third"),)
+    return ()
 
 
 def _guessed(low: str) -> tuple[Form, ...]:
@@ -240,90 +307,3 @@ def _guessed(low: str) -> tuple[Form, ...]:
     if low.endswith("ing") and len(low) > 6:
         return ((low[:-3], "ing"),)
     return ()
-
-
-def time_end(words: list[Token], n: int) -> int:
-    """Where the phrase of time that begins at n ends: "on Tuesdays at seven", "every May"; n if none.
-
-    A preposition may open it. What is vague ("yesterday", "now") counts too.
-    """
-    strong, last, at = False, n, n
-    if n < len(words) and words[n].tag in ("C", ","):
-        return n
-    while at < len(words):
-        kind = _timeish(words, at, strong)
-        if not kind:
-            break
-        at += 1
-        if kind == "strong":
-            strong, last = True, at
-        elif kind == "number" and strong:
-            last = at
-    return last if strong else n
-
-
-def _timeish(words: list[Token], n: int, strong: bool) -> str:
-    """Whether a word can go on a phrase of time: strong, number, weak, or nothing."""
-    token, low = words[n], words[n].low
-    before = words[n - 1].low if n else ""
-    after = words[n + 1].low if n + 1 < len(words) else ""
-    if low in ("second", "march", "may") and token.text.islower():
-        return "weak" if low == "second" else ""
-    if low in ("spring", "fall", "supper", "dinner", "lunch", "breakfast", "birthday", "term") and (
-        before not in ("in", "at", "last", "next", "every", "this", "before", "after", "each",
-                       "for", "until", "by", "since", "of", "the", "early", "late", "half", "autumn",
-                       "summer", "winter")
-    ):  # fmt: skip
-        return ""
-    if belongs(low, "day", "month", "time"):
-        if after in ("'s",) and low not in ("today", "tomorrow"):
-            return ""
-        if before in ("at", "by") and low in ("night", "day", "noon"):
-            return "strong"
-        follower = words[n + 1] if n + 1 < len(words) else None
-        if follower and follower.tag == "w" and not follower.verb and follower.text.islower():
-            return "" if not _continues(follower.low) else "strong"
-        return "strong"
-    if _CLOCK.match(low) or _DAY_OF_MONTH.match(low):
-        return "strong"
-    if _YEAR.match(low) and (strong or before in ("in", "since", "until", "of", "from", "by", "before",
-                                                  "after", "around", "about", "to", "and")):  # fmt: skip
-        return "strong"
-    if token.tag == "#":
-        if after == "times":
-            return "weak"
-        if belongs(after, "month", "time") or belongs(before, "month", "day") or after == "past":
-            return "number" if strong else "weak"
-        if before in ("at", "past", "to", "till", "until", "from", "around", "about", "after",
-                      "before", "by", "and", "every", "half"):  # fmt: skip
-            nxt = words[n + 1] if n + 1 < len(words) else None
-            free = nxt is None or nxt.tag not in ("w", "N", "#") or bool(nxt.verb)
-            small = re.fullmatch(r"\d{1,2}", low) or belongs(low, "number")
-            if free and small and before not in ("and",):
-                return (
-                    "strong" if before not in ("about", "around", "by", "to") or strong else "weak"
-                )
-        return "number" if strong and before in ("from", "and", "to", "-") else ""
-    if low in ("half", "quarter") and (
-        after in ("past", "to", "a") or before in ("a", "at", "and")
-    ):
-        return "strong" if low == "half" and after == "past" else "weak"
-    if low in ("past", "to") and before in ("half", "quarter", "ten", "five", "twenty", "minutes"):
-        return "weak"
-    if low in ("start", "end", "beginning", "middle"):
-        return "weak" if after == "of" else ""
-    if low in ("every", "each", "last", "next", "this", "twice", "once", "other", "early", "late",
-               "mid", "times", "whole", "all", "long"):  # fmt: skip
-        return "weak"
-    if belongs(low, "ordinal") or low in ("the", "a", "an", "of", "in", "at", "on", "and", "to",
-                                          "from", "until", "till", "since", "before", "after", "by",
-                                          "during", "for", "around", "about", "within", "per", "over",
-                                          "through"):  # fmt: skip
-        return "weak"
-    if token.tag == "," and strong:
-        return "weak"
-    return ""
-
-
-def _continues(low: str) -> bool:
-    return belongs(low, "month", "day", "time")

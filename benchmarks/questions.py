@@ -1,4 +1,4 @@
-"""How many facts of labelled notes become questions with short answers, and how many pairs that takes.
+"""How many facts of labelled notes become questions with short answers, in how many pairs.
 
     python benchmarks/questions.py [--lines FILE] [--stream DIR ...] [--models DIR]
         [--sample N] [--missed] [--out FILE]
@@ -23,9 +23,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from acclimate.adapters.scene import content_words
 from acclimate.adapters.grammar import stem
 from acclimate.adapters.questions import WORTH, Asked, questions
+from acclimate.adapters.scene import content_words
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_ANSWER = 10
@@ -55,7 +55,9 @@ def main() -> None:
     args = parser.parse_args()
     streams = args.stream
     if streams is None:
-        streams = [f.parent for f in sorted(ROOT.glob("benchmarks/streams/development/questions.json"))]
+        streams = [
+            f.parent for f in sorted(ROOT.glob("benchmarks/streams/development/questions.json"))
+        ]
     facts = of_lines(args.lines)
     notes: dict[str, dict[str, str]] = {"lines": {fact.note: fact.note for fact in facts}}
     for folder in streams:
@@ -127,7 +129,8 @@ def measure(
     """The figures of each set, shown as a table."""
     console = Console(width=160)
     table = Table("notes", "facts", "found, worth", "found, all", "pairs a note", "worth a note",
-                  "words a note", "worth per 150 words", title="Questions out of notes")  # fmt: skip
+                  "words a note", "worth per 150 words", title="Questions out of notes",
+                  )  # fmt: skip
     report: dict[str, object] = {}
     found: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for fact in facts:
@@ -136,7 +139,9 @@ def measure(
         found[fact.set].append((worth, bool(hits)))
         if missed and not worth:
             best = f"{hits[0].weight} {hits[0].question} → {hits[0].answer}" if hits else "nothing"
-            console.print(f"[{fact.set}] {fact.question} {list(fact.answers)}: {best}", markup=False)
+            console.print(
+                f"[{fact.set}] {fact.question} {list(fact.answers)}: {best}", markup=False
+            )
     for name, texts in notes.items():
         pairs = [questions(text) for text in texts.values()]
         words = sum(len(text.split()) for text in texts.values())
@@ -167,8 +172,11 @@ def sample(notes: dict[str, dict[str, str]], count: int) -> None:
         for pair in questions(text)
         if pair.weight >= WORTH
     ]
-    for pair in random.Random(1).sample(pairs, min(count, len(pairs))):
-        print(json.dumps({k: v for k, v in asdict(pair).items() if k != "start"}, ensure_ascii=False))
+    chosen = random.Random(1).sample(pairs, min(count, len(pairs)))  # noqa: S311
+    for pair in chosen:
+        print(
+            json.dumps({k: v for k, v in asdict(pair).items() if k != "start"}, ensure_ascii=False)
+        )
         print(re.sub(r"\s+", " ", pair.sentence)[:160], end="\n\n")
 
 
