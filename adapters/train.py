@@ -39,8 +39,9 @@ class Recipe:
     """Hyperparameters of a round; `docs/learning.md` has the measurements behind them.
 
     `exposures`: how often each new example is seen, in one of its wordings. `batch`,
-    `replay_batch`, `anchor_batch` and `short_anchor_batch` count sequences per step. λ rises to `kl_weight`: first the new is
-    learned, then the rest is put back in its place. Rates are AdamW's.
+    `replay_batch`, `anchor_batch` and `short_anchor_batch` count sequences per step. λ rises to
+    `kl_weight`: first the new is learned, then the rest is put back in its place. Rates are
+    AdamW's.
     """
 
     exposures: int = 24

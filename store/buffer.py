@@ -265,11 +265,11 @@ def snapshot(
             conn, replay, seed, alike=caps.alike_per_round, clusters=clusters
         )
         new = conn.execute(
-            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY state, id",
+            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY state, id",  # noqa: S608
             (ids(chosen.ids),),
         ).fetchall()
         old = conn.execute(
-            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY sha256",
+            f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY sha256",  # noqa: S608
             (ids(rehearsed),),
         ).fetchall()
     return Snapshot([_example(row) for row in new], [_example(row) for row in old])

@@ -18,7 +18,7 @@ _COLUMNS = (
     " OR EXISTS (SELECT 1 FROM examples n WHERE n.source_id = e.source_id"
     " AND n.prompt_sha256 = e.prompt_sha256 AND n.id > e.id AND n.kind = 'exchange'"
     " AND e.kind = 'exchange' AND n.state != 'forgotten')"
-    f" OR EXISTS (SELECT 1 FROM examples n WHERE {CONTRADICTS}) AS stale"
+    f" OR EXISTS (SELECT 1 FROM examples n WHERE {CONTRADICTS}) AS stale"  # noqa: S608
 )
 _FEW = 512  # as many are read at once, and then there is nothing to estimate
 _RECENT_ROUNDS = 16

@@ -84,8 +84,8 @@ def _tie(conn: sqlite3.Connection, part: Unstudied, exchange: Exchange, end_line
         (_FIRST_ORDINAL, part.document_id),
     ).fetchone()[0]
     conn.execute(
-        "INSERT INTO chunks(document_id, ordinal, text, start_line, end_line, derived_from, studied)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO chunks(document_id, ordinal, text, start_line, end_line, derived_from,"
+        " studied) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (part.document_id, ordinal, exchange.text(), part.line, end_line, part.chunk_id, RULES),
     )
 
@@ -94,7 +94,8 @@ def drop_chunks(conn: sqlite3.Connection, where: str, values: tuple[object, ...]
     """Delete passages of a changed note, and what waits to be learned from them."""
     conn.execute(
         "UPDATE examples SET state = 'forgotten', reason = ? WHERE origin = 'note'"  # noqa: S608
-        f" AND state IN ('pending', 'held-out') AND chunk_id IN (SELECT id FROM chunks WHERE {where})",
+        " AND state IN ('pending', 'held-out')"
+        f" AND chunk_id IN (SELECT id FROM chunks WHERE {where})",
         (NOTE_CHANGED, *values),
     )
     conn.execute(f"DELETE FROM chunks WHERE {where}", values)  # noqa: S608

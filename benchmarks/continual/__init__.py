@@ -1,1 +1,1 @@
-"""The benchmark of continual learning: six rounds of one person's life, and what is left of each."""
+"""The benchmark of continual learning: six rounds of one life, and what is left of each."""

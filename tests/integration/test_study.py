@@ -1,4 +1,4 @@
-"""Notes become questions that can be learned and found; a later answer takes an older one's place."""
+"""Notes become questions to learn and to find; a later answer takes an older one's place."""
 
 from collections.abc import Iterator
 from pathlib import Path
