@@ -49,6 +49,7 @@ class Training(_Model):
     exposures: int = 24
     batch: int = 8
     replay_batch: int = 12
+    replay_exposures: int = 16
     anchor_batch: int = 5
     short_anchor_batch: int = 4
     learning_rate: float = 5e-3

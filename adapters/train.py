@@ -38,7 +38,8 @@ SAMPLED_TOKENS = 4096
 class Recipe:
     """Hyperparameters of a round; `docs/learning.md` has the measurements behind them.
 
-    `exposures`: how often each new example is seen, in one of its wordings. `batch`,
+    `exposures`: how often each new example is seen, in one of its wordings; `replay_exposures`,
+    each rehearsed one, where `replay_batch` of them in a step are enough for that. `batch`,
     `replay_batch`, `anchor_batch` and `short_anchor_batch` count sequences per step. λ rises to
     `kl_weight`: first the new is learned, then the rest is put back in its place. Rates are
     AdamW's.
@@ -47,6 +48,7 @@ class Recipe:
     exposures: int = 24
     batch: int = 8
     replay_batch: int = 12
+    replay_exposures: int = 16
     anchor_batch: int = 5
     short_anchor_batch: int = 4
     learning_rate: float = 5e-3
@@ -273,14 +275,18 @@ def _schedule(
     new = [i for i, lesson in enumerate(lessons) if not lesson.rehearsed]
     slowest = max(every, default=1)
     old = [i for i, x in enumerate(lessons) if x.rehearsed for _ in range(slowest // every[i])]
-    rehearsals = _in_turn(len(old), recipe.replay_batch, generator)
-    steps = []
-    for epoch in range(recipe.exposures):
-        members = [i for i in new if (epoch + i) % every[i] == 0]
-        for picked in _batches(members, recipe.batch, generator):
-            again = [old[i] for i in next(rehearsals)]
-            steps.append([next(walks[i]) for i in [*picked, *dict.fromkeys(again)]])
-    return steps
+    steps = [
+        picked
+        for epoch in range(recipe.exposures)
+        for picked in _batches(
+            [i for i in new if (epoch + i) % every[i] == 0], recipe.batch, generator
+        )
+    ]
+    wanted = math.ceil(len(old) * recipe.replay_exposures / max(1, slowest * len(steps)))
+    rehearsals = _in_turn(len(old), min(wanted, recipe.replay_batch), generator)
+    for picked in steps:
+        picked += dict.fromkeys(old[i] for i in next(rehearsals))
+    return [[next(walks[i]) for i in picked] for picked in steps]
 
 
 def _batches(members: list[int], size: int, generator: torch.Generator) -> list[list[int]]:

@@ -258,6 +258,7 @@ class Worker:
             exposures=training.exposures,
             batch=training.batch,
             replay_batch=training.replay_batch,
+            replay_exposures=training.replay_exposures,
             anchor_batch=training.anchor_batch,
             short_anchor_batch=training.short_anchor_batch,
             learning_rate=training.learning_rate,
