@@ -80,6 +80,7 @@ class LearnConfig(BaseModel):
 
     max_new: int = Field(default=200, ge=1, le=10_000)
     replay: int = Field(default=48, ge=0, le=10_000)
+    max_from_notes: int = Field(default=10, ge=0, le=10_000)
     max_source_share: float = Field(default=0.5, gt=0, le=1)
     max_alike_per_round: int = Field(default=4, ge=1, le=10_000)
     max_alike: int = Field(default=16, ge=1, le=10_000)
@@ -96,7 +97,9 @@ class LearnConfig(BaseModel):
 
     def caps(self) -> Caps:
         """What one round takes of one source, and of examples that are alike."""
-        return Caps(self.max_source_share, self.max_alike_per_round, self.max_alike)
+        return Caps(
+            self.max_source_share, self.max_alike_per_round, self.max_alike, self.max_from_notes
+        )
 
 
 class Rounds:

@@ -33,7 +33,7 @@ def study(db: Db) -> Studied:
     while parts := unstudied(db, BATCH):
         for part in parts:
             asked = [a for a in questions(part.text) if a.weight >= MIN_WEIGHT]
-            pairs += record(db, part, [(a.question, _sentence(a.answer)) for a in asked])
+            pairs += record(db, part, [(a.question, _sentence(a.answer), a.weight) for a in asked])
     while rows := without_topic(db, BATCH):
         set_topics(
             db,

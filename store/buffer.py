@@ -46,6 +46,7 @@ class Example:
     surprise: float  # NLL of its reply when last measured, in nats a token; 0 before
     origin: Literal["said", "note"]  # whether it stood in a chat, or was made out of a note
     chunk_id: int | None  # the passage of the note
+    weight: float  # how much worth learning, 0 to 1; of what was said always 1
     topic: str | None  # what its question is about, see `topics`; None before that was looked at
     told: str  # what the reply says about it
     passage: str | None  # the passage's text
@@ -255,7 +256,11 @@ def snapshot(
         pending = _waiting(
             conn,
             "SELECT id, source_id, cluster FROM examples INDEXED BY examples_waiting"  # noqa: S608
-            f" WHERE state = 'pending' AND {TEACHABLE} ORDER BY id",
+            f" WHERE state = 'pending' AND {TEACHABLE} AND (origin = 'said' OR id IN ("
+            "  SELECT id FROM examples INDEXED BY examples_of_notes"
+            f"  WHERE state = 'pending' AND origin = 'note' AND {TEACHABLE}"
+            "  ORDER BY weight DESC, id LIMIT ?)) ORDER BY id",
+            caps.from_notes,
         )
         chosen = choose(held_out, pending, limit, caps, lambda cluster: _taught(conn, cluster))
         _note_held(conn, chosen.held)

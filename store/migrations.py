@@ -230,9 +230,11 @@ CREATE INDEX chunks_unstudied ON chunks(id) WHERE studied = 0;
 ALTER TABLE examples ADD COLUMN origin TEXT NOT NULL DEFAULT 'said'
     CHECK (origin IN ('said', 'note'));
 ALTER TABLE examples ADD COLUMN chunk_id INTEGER REFERENCES chunks(id) ON DELETE SET NULL;
+ALTER TABLE examples ADD COLUMN weight REAL NOT NULL DEFAULT 1;
 ALTER TABLE examples ADD COLUMN topic TEXT;
 ALTER TABLE examples ADD COLUMN told TEXT NOT NULL DEFAULT '';
 ALTER TABLE round_examples ADD COLUMN nll REAL;
+CREATE INDEX examples_of_notes ON examples(weight, id) WHERE state = 'pending' AND origin = 'note';
 CREATE INDEX examples_by_topic ON examples(topic) WHERE topic != '';
 CREATE INDEX examples_without_topic ON examples(id) WHERE topic IS NULL;
 CREATE INDEX examples_by_chunk ON examples(chunk_id) WHERE chunk_id IS NOT NULL;

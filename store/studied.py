@@ -46,14 +46,15 @@ def unstudied(db: Db, limit: int) -> list[Unstudied]:
     return [Unstudied(*row) for row in rows.fetchall()]
 
 
-def record(db: Db, part: Unstudied, pairs: Sequence[tuple[str, str]]) -> int:
-    """Keep the (question, answer) pairs of a passage as examples and as passages of their own.
+def record(db: Db, part: Unstudied, pairs: Sequence[tuple[str, str, float]]) -> int:
+    """Keep (question, answer, weight) of a passage as examples and as passages of their own.
 
-    How many there are. The passage may be gone by now, and with it everything about it.
+    The weight is how much worth learning it is, 0 to 1. Returns how many there are; none when the
+    passage is gone by now, and everything about it.
     """
     exchanges = [
         Exchange(part.line, ({"role": "user", "content": question},), answer)
-        for question, answer in pairs
+        for question, answer, _ in pairs
     ]
     with db.write() as conn:
         found = conn.execute(
@@ -63,19 +64,21 @@ def record(db: Db, part: Unstudied, pairs: Sequence[tuple[str, str]]) -> int:
             return 0
         buffer.add_document_examples(db, part.source_id, part.document_id, exchanges)
         conn.execute("DELETE FROM chunks WHERE derived_from = ?", (part.chunk_id,))
-        for exchange in exchanges:
-            _tie(conn, part, exchange, found["end_line"])
+        for exchange, (_, _, weight) in zip(exchanges, pairs, strict=True):
+            _tie(conn, part, exchange, weight, found["end_line"])
         failpoint("study.recorded")
     return len(exchanges)
 
 
-def _tie(conn: sqlite3.Connection, part: Unstudied, exchange: Exchange, end_line: int) -> None:
+def _tie(
+    conn: sqlite3.Connection, part: Unstudied, exchange: Exchange, weight: float, end_line: int
+) -> None:
     """The example to its note, where no chat has said the same; the pair into retrieval."""
     row = conn.execute(
-        "UPDATE examples SET origin = 'note', chunk_id = ?,"
+        "UPDATE examples SET origin = 'note', chunk_id = ?, weight = ?,"
         " state = iif(reason = ?, 'pending', state), reason = iif(reason = ?, '', reason)"
         " WHERE sha256 = ? AND document_id = ? AND content != '{}' RETURNING id",
-        (part.chunk_id, NOTE_CHANGED, NOTE_CHANGED, exchange.sha256(), part.document_id),
+        (part.chunk_id, weight, NOTE_CHANGED, NOTE_CHANGED, exchange.sha256(), part.document_id),
     ).fetchone()
     if row is None:
         return
