@@ -113,6 +113,9 @@ def _defined(b: Builder) -> Iterator[Candidate]:
     if len(answer) == 1 and belongs(answer[0].low, "adjective"):
         return
     inner = Builder(relative.clause, b.scene)
+    if relative.noun.head.low == "what":
+        yield from inner.make(inner.ask("what", None), answer, 0.3)
+        return
     noun = [w for w in relative.noun.words if w.tag not in ("D", "#") and w.low != "only"]
     bare = b.scene.said(noun)
     if bare is None:

@@ -71,6 +71,9 @@ class Builder:
         return [w.low for p in self.clause.parts for w in p.words if w.low in POSSESSIVE]
 
     def _subject(self, subject: Phrase) -> str | None:
+        if len(subject.words) == 2 and subject.words[0].tag == "D" and not subject.name:
+            if belongs(subject.head.low, "ordinal") or subject.head.low in ("next", "rest"):
+                return None  # "the next" of what?
         if subject.other and subject.other[0].low in ("my", "our"):
             return self._with_name(subject.other, subject.words)
         if subject.name and subject.name[0].start > subject.words[-1].end + 1:
@@ -166,7 +169,9 @@ class Builder:
             manner = (
                 part.prep == "by" and part.phrase.words[0].tag == "w" and not self.clause.passive
             )
-            if part.prep == "like" or part.prep == "instead-of" or (manner and len(out) > 0):
+            if part.prep in ("like", "instead-of", "because-of", "due-to", "thanks-to") or (
+                manner and len(out) > 0
+            ):
                 continue
             said = self.scene.said(words, owner=self.owner)
             if said is None:
@@ -209,7 +214,11 @@ class Builder:
             return
         if low[-1] in ("much", "more", "little", "enough", "while", "bit", "lot", "way", "each"):
             return
-        if low[0] == "its" or low[:2] in (["a", "while"], ["a", "bit"], ["a", "lot"]):
+        if (
+            low[0] in ("its", "some", "each")
+            or "each" in low
+            or low[:2] in (["a", "while"], ["a", "bit"], ["a", "lot"])
+        ):
             return
         if all(w.tag == "D" for w in answer) or low in (["1"], ["one"]):
             return

@@ -61,6 +61,11 @@ def keyed(line: Line, scene: Scene) -> Iterator[Candidate]:
     if key[0].verb and not ours and (len(key) == 1 or key[1].tag in ("P", "A")):
         return  # "Bring", "Take back"
     yield from _related(value, key, line, scene)
+    if (
+        len(key) == 2 and key[0].tag in ("w", "N") and key[1].tag == "P" and not key[0].verb
+    ):  # "Allergic to: penicillin"
+        yield from made(finished(["what am I", line.key.lower()]), _segments(value)[0], 0.5)
+        return
     if any(w.tag == "S" for w in key):
         return
     thing = _thing(line.key, key, about, scene)
@@ -198,6 +203,11 @@ def _segment(
     if re.search(r"\b(?:my|our)\b", thing):
         weight += 0.05
     if not content_words(thing):
+        return
+    if first and head.low == "with" and len(words) > 1 and words[1].tag == "N":
+        person = phrase(words, 1, subject=False)
+        if person is not None:  # "Chapel key: with Miss Pym"
+            yield from made(finished(["who has", thing]), words[1 : person.end], 0.35)
         return
     if time_end(words, 0) == len(words):
         wh, weight = "when", weight + 0.05
