@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from acclimate.adapters.adjuncts import of_other, of_place, of_time
-from acclimate.adapters.builder import Builder, apart
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.phrases import Phrase
-from acclimate.adapters.predicates import Part
-from acclimate.adapters.scene import Candidate, count, is_amount, is_person, spelt
-from acclimate.adapters.words import Token
+from acclimate.adapters.questions.adjuncts import of_other, of_place, of_time
+from acclimate.adapters.questions.builder import Builder, apart
+from acclimate.adapters.questions.phrases import Phrase
+from acclimate.adapters.questions.predicates import Part
+from acclimate.adapters.questions.scene import Candidate, count, is_amount, is_person, spelt
+from acclimate.adapters.questions.words import Token
 
 _MEASURES = {
     "long": "long", "wide": "wide", "high": "high", "tall": "tall", "deep": "deep", "old": "old",

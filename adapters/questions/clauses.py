@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.phrases import Phrase, finite, phrase
-from acclimate.adapters.predicates import (
+from acclimate.adapters.questions.phrases import Phrase, finite, phrase
+from acclimate.adapters.questions.predicates import (
     ASSERTING,
     DEPENDENT,
     Clause,
@@ -20,8 +20,8 @@ from acclimate.adapters.predicates import (
     part_at,
     predicate,
 )
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import BE, HAVE, Token
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import BE, HAVE, Token
 
 _UNKNOWN = Phrase((Token("it", 0, 0, "S"),), Token("it", 0, 0, "S"), 0)
 

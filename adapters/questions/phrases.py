@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import NEGATIONS, Token
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import NEGATIONS, Token
 
 _PLURALS = frozenset("people children men women feet teeth mice geese sheep cattle police".split())
 

@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from acclimate.adapters.asking import asked
-from acclimate.adapters.builder import Builder
-from acclimate.adapters.clauses import clauses
-from acclimate.adapters.fragments import STILL, bare, is_generic, made, topic
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.notes import Line
-from acclimate.adapters.phrases import phrase
-from acclimate.adapters.scene import (
+from acclimate.adapters.questions.asking import asked
+from acclimate.adapters.questions.builder import Builder
+from acclimate.adapters.questions.clauses import clauses
+from acclimate.adapters.questions.fragments import STILL, bare, is_generic, made, topic
+from acclimate.adapters.questions.notes import Line
+from acclimate.adapters.questions.phrases import phrase
+from acclimate.adapters.questions.scene import (
     LONGEST_ANSWER,
     Candidate,
     Scene,
@@ -24,8 +24,8 @@ from acclimate.adapters.scene import (
     finished,
     is_amount,
 )
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import Token, tokens
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import Token, tokens
 
 _WH_COLUMNS = {
     "when": "when is", "by": "when is", "date": "when is", "day": "when is", "time": "when is",

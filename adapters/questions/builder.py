@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from acclimate.adapters.grammar import belongs, capitalised, past, third
-from acclimate.adapters.phrases import Phrase
-from acclimate.adapters.predicates import Clause, Part
-from acclimate.adapters.scene import (
+from acclimate.adapters.questions.phrases import Phrase
+from acclimate.adapters.questions.predicates import Clause, Part
+from acclimate.adapters.questions.scene import (
     DANGLING,
     LONGEST_ANSWER,
     POSSESSIVE,
@@ -22,7 +22,7 @@ from acclimate.adapters.scene import (
     is_person,
     specific,
 )
-from acclimate.adapters.words import BE, DO, HAVE, Token
+from acclimate.adapters.questions.words import BE, DO, HAVE, Token
 
 _KEPT_ADVERBS = frozenset("always usually mostly often first never".split())
 
@@ -71,9 +71,9 @@ class Builder:
         return [w.low for p in self.clause.parts for w in p.words if w.low in POSSESSIVE]
 
     def _subject(self, subject: Phrase) -> str | None:
-        if len(subject.words) == 2 and subject.words[0].tag == "D" and not subject.name:
-            if belongs(subject.head.low, "ordinal") or subject.head.low in ("next", "rest"):
-                return None  # "the next" of what?
+        only = len(subject.words) == 2 and subject.words[0].tag == "D" and not subject.name
+        if only and (belongs(subject.head.low, "ordinal") or subject.head.low in ("next", "rest")):
+            return None  # "the next" of what?
         if subject.other and subject.other[0].low in ("my", "our"):
             return self._with_name(subject.other, subject.words)
         if subject.name and subject.name[0].start > subject.words[-1].end + 1:

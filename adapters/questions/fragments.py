@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from acclimate.adapters.grammar import belongs, capitalised
-from acclimate.adapters.notes import Line
-from acclimate.adapters.phrases import Phrase, phrase
-from acclimate.adapters.scene import (
+from acclimate.adapters.questions.notes import Line
+from acclimate.adapters.questions.phrases import Phrase, phrase
+from acclimate.adapters.questions.scene import (
     LONGEST_ANSWER,
     Candidate,
     Scene,
@@ -21,8 +21,8 @@ from acclimate.adapters.scene import (
     specific,
     spelt,
 )
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import Token, tokens
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import Token, tokens
 
 
 def topic(headings: Sequence[str], scene: Scene) -> str | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from acclimate.adapters.builder import Builder, apart
 from acclimate.adapters.grammar import belongs, participle, past, third
-from acclimate.adapters.predicates import Part
-from acclimate.adapters.scene import Candidate, finished, is_amount, is_person, spelt
-from acclimate.adapters.words import Token
+from acclimate.adapters.questions.builder import Builder, apart
+from acclimate.adapters.questions.predicates import Part
+from acclimate.adapters.questions.scene import Candidate, finished, is_amount, is_person, spelt
+from acclimate.adapters.questions.words import Token
 
 
 def of_place(b: Builder, part: Part) -> Iterator[Candidate]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.phrases import Phrase, core, finite, name_end, phrase
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import BE, DO, HAVE, MODALS, NEGATIONS, PLACES, Token
+from acclimate.adapters.questions.phrases import Phrase, core, finite, name_end, phrase
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import BE, DO, HAVE, MODALS, NEGATIONS, PLACES, Token
 
 _PARTICLES = frozenset("up out off down away back over on in round".split())
 
