@@ -147,7 +147,7 @@ class Builder:
                     order.remove(part)
                     start = _last(part).end
         if without is not None and without.kind in ("place", "time") and self.is_told():
-            order = [p for p in order if p.kind in ("object", "infinitive", "with")]
+            order = [p for p in order if p.kind not in ("place", "time")]
         said_already = [] if without is None else [self.who or ""]
         solid = sum(p is not without and p.kind not in ("time",) for p in order)
         for part in order:
@@ -212,7 +212,18 @@ class Builder:
             return
         if any(w in ("one", "ones") and n and answer[n - 1].tag != "#" for n, w in enumerate(low)):
             return
-        if low[-1] in ("much", "more", "little", "enough", "while", "bit", "lot", "way", "each"):
+        if low[-1] in (
+            "much",
+            "more",
+            "little",
+            "enough",
+            "while",
+            "bit",
+            "lot",
+            "way",
+            "each",
+            "both",
+        ):
             return
         if (
             low[0] in ("its", "some", "each")
@@ -254,7 +265,7 @@ class Builder:
         subject = clause.subject
         lone = subject is not None and clause.base == "be" and len(subject.words) == 1
         if lone and subject and subject.head.tag == "N":
-            base -= 0.0 if subject.head.low in self.scene.persons else 0.15
+            base -= 0.0 if subject.head.low in self.scene.persons else 0.2
         if clause.middle and clause.middle[-1].endswith("ing") and clause.first in BE:
             base -= 0.04
         if belongs(clause.base, "feeling"):

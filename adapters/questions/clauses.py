@@ -113,7 +113,14 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             not fresh
             and reading.out
             and finite(words, n, carried)
-            and (carried is not None or (reading.out[-1].subject is None and token.can("past")))
+            and (
+                carried is not None
+                or (
+                    reading.out[-1].subject is None
+                    and not reading.out[-1].there
+                    and token.can("past")
+                )
+            )
         ):
             told = words[n - 1].tag == "," and token.can("participle") and carried is not None
             after_it = words[n + 1].tag if n + 1 < len(words) else ""

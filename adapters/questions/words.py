@@ -284,6 +284,8 @@ def _after_pronoun(words: list[Token], n: int) -> tuple[Form, ...]:
     while before >= 0 and words[before].low in _ADVERBS:
         before -= 1
     pronoun = words[before].low if before >= 0 else ""
+    if pronoun in ("i", "we", "they") and low.endswith("ed"):
+        return ((low[:-2], "past"), (low[:-2], "participle"))
     if pronoun in ("i", "we", "they") or pronoun in MODALS or pronoun in DO:
         return ((low, "base"),)
     if pronoun in ("he", "she") and low.endswith("s") and len(low) > 3:
