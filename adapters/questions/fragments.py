@@ -142,7 +142,9 @@ def made(question: str | None, answer: Sequence[Token], weight: float) -> Iterat
         return
     if not content_words(question) or answer[0].tag in ("S", "O"):
         return
-    if any(w.low in ("it", "he", "she", "they", "you", "there", "this", "each") for w in answer):
+    if any(
+        w.low in ("it", "he", "she", "they", "you", "there", "this", "each", "both") for w in answer
+    ):
         return
     yield Candidate(
         capitalised(question),

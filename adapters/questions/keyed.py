@@ -305,6 +305,8 @@ def _dated(line: Line, value: Sequence[Token], scene: Scene) -> Iterator[Candida
         found.end < len(value) and value[found.end].tag not in (",", ".", "P", ";")
     ):
         return
+    if all(w.tag in ("#", "C") for w in found.words):
+        return
     if (value[0].verb and not value[0].can("base")) or found.head.tag in ("S", "O"):
         return
     whole = line.whole or line.text
