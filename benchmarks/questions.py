@@ -25,7 +25,7 @@ from rich.table import Table
 
 from acclimate.adapters.grammar import stem
 from acclimate.adapters.questions import WORTH, Asked, questions
-from acclimate.adapters.scene import content_words
+from acclimate.adapters.questions.scene import content_words
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_ANSWER = 10

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acclimate.adapters.questions import questions
+from acclimate.adapters.questions import WORTH, questions
 from acclimate.adapters.study import short_reply
 from acclimate.adapters.topic import topic
 from acclimate.store.db import Db
 from acclimate.store.studied import record, unstudied
 from acclimate.store.topics import set_topics, supersede, without_topic
 
-# What a pair must be worth to be learned: see `questions`.
-MIN_WEIGHT = 0.5
 BATCH = 64
 
 
@@ -32,7 +30,7 @@ def study(db: Db) -> Studied:
     pairs = 0
     while parts := unstudied(db, BATCH):
         for part in parts:
-            asked = [a for a in questions(part.text) if a.weight >= MIN_WEIGHT]
+            asked = [a for a in questions(part.text) if a.weight >= WORTH]
             pairs += record(db, part, [(a.question, _sentence(a.answer), a.weight) for a in asked])
     while rows := without_topic(db, BATCH):
         set_topics(

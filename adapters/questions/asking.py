@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from acclimate.adapters.builder import Builder, apart
 from acclimate.adapters.grammar import belongs, participle
-from acclimate.adapters.parts import asked_for
-from acclimate.adapters.phrases import Phrase
-from acclimate.adapters.predicates import Clause, Part
-from acclimate.adapters.scene import (
+from acclimate.adapters.questions.builder import Builder, apart
+from acclimate.adapters.questions.parts import asked_for
+from acclimate.adapters.questions.phrases import Phrase
+from acclimate.adapters.questions.predicates import Clause, Part
+from acclimate.adapters.questions.scene import (
     Candidate,
     Scene,
     content_words,
@@ -24,7 +24,7 @@ from acclimate.adapters.scene import (
     is_person,
     specific,
 )
-from acclimate.adapters.words import Token
+from acclimate.adapters.questions.words import Token
 
 
 def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
@@ -113,6 +113,9 @@ def _defined(b: Builder) -> Iterator[Candidate]:
     if len(answer) == 1 and belongs(answer[0].low, "adjective"):
         return
     inner = Builder(relative.clause, b.scene)
+    if relative.noun.head.low == "what":
+        yield from inner.make(inner.ask("what", None), answer, 0.3)
+        return
     noun = [w for w in relative.noun.words if w.tag not in ("D", "#") and w.low != "only"]
     bare = b.scene.said(noun)
     if bare is None:

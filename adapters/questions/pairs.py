@@ -9,16 +9,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from acclimate.adapters.asking import asked
-from acclimate.adapters.clauses import clauses
-from acclimate.adapters.fragments import verbless
 from acclimate.adapters.grammar import belongs, stem
-from acclimate.adapters.keyed import keyed
-from acclimate.adapters.memory import Memory, Read, persons_of
-from acclimate.adapters.notes import Line, lines
-from acclimate.adapters.scene import Candidate, Scene, tidy
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import tokens
+from acclimate.adapters.questions.asking import asked
+from acclimate.adapters.questions.clauses import clauses
+from acclimate.adapters.questions.fragments import verbless
+from acclimate.adapters.questions.keyed import keyed
+from acclimate.adapters.questions.memory import Memory, Read, persons_of
+from acclimate.adapters.questions.notes import Line, lines
+from acclimate.adapters.questions.scene import Candidate, Scene, tidy
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import tokens
 
 WORTH = 0.5  # from here on a pair is worth learning
 

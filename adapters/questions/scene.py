@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from acclimate.adapters.grammar import belongs, capitalised
-from acclimate.adapters.phrases import Phrase
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import Token
+from acclimate.adapters.questions.phrases import Phrase
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import Token
 
 LONGEST_QUESTION = 20  # words
 

@@ -47,7 +47,7 @@ PREPOSITIONS = frozenset(
     "in on at to from with without by for of about under behind beside besides near above below "
     "inside outside opposite between over round around against off along across beyond past up "
     "down through among into onto out during until till since before after as like than towards "
-    "toward via per within beneath underneath alongside next upon next-to in-front-of on-top-of "
+    "toward via per within beneath underneath alongside upon next-to in-front-of on-top-of "
     "out-of as-far-as because-of instead-of due-to thanks-to close-to up-to except despite".split()
 )
 
@@ -284,7 +284,9 @@ def _after_pronoun(words: list[Token], n: int) -> tuple[Form, ...]:
     while before >= 0 and words[before].low in _ADVERBS:
         before -= 1
     pronoun = words[before].low if before >= 0 else ""
-    if pronoun in ("i", "we", "they"):
+    if pronoun in ("i", "we", "they") and low.endswith("ed"):
+        return ((low[:-2], "past"), (low[:-2], "participle"))
+    if pronoun in ("i", "we", "they") or pronoun in MODALS or pronoun in DO:
         return ((low, "base"),)
     if pronoun in ("he", "she") and low.endswith("s") and len(low) > 3:
         return ((low[:-1], "third"),)
@@ -304,6 +306,4 @@ def _guessed(low: str) -> tuple[Form, ...]:
         elif re.search(r"(?:[aeiou][vczgus]|[^aeiou]l|[cs]iz|[aiu]t|rg|nc|rs|ns)$", root):
             root += "e"
         return ((root, "past"), (root, "participle"))
-    if low.endswith("ing") and len(low) > 6:
-        return ((low[:-3], "ing"),)
     return ()

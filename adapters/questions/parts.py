@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from acclimate.adapters.adjuncts import of_other, of_place, of_time
-from acclimate.adapters.builder import Builder, apart
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.phrases import Phrase
-from acclimate.adapters.predicates import Part
-from acclimate.adapters.scene import Candidate, count, is_amount, is_person, spelt
-from acclimate.adapters.words import Token
+from acclimate.adapters.questions.adjuncts import of_other, of_place, of_time
+from acclimate.adapters.questions.builder import Builder, apart
+from acclimate.adapters.questions.phrases import Phrase
+from acclimate.adapters.questions.predicates import Part
+from acclimate.adapters.questions.scene import Candidate, count, is_amount, is_person, spelt
+from acclimate.adapters.questions.words import Token
 
 _MEASURES = {
     "long": "long", "wide": "wide", "high": "high", "tall": "tall", "deep": "deep", "old": "old",
@@ -106,7 +106,9 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
         if bare is not None:
             yield from b.make(b.ask(f"which {bare}", part), phrase.name, 0.1)
         return
-    weight = 0.1 if words[0].low not in ("a", "an", "some") else 0.05
+    if base == "have" and len(words) == 3 and words[1].low in ("new", "different"):
+        return  # what it is now is said elsewhere
+    weight = 0.1 if words[0].low not in ("a", "an", "some") else 0.08
     if base == "have" and words[0].low in ("a", "an", "no", "some") and not phrase.name:
         weight -= 0.1
     if is_person(phrase, b.scene) or (belongs(base, "who") and words[0].tag == "N"):
@@ -132,6 +134,8 @@ def _kind(phrase: Phrase) -> str | None:
     if last.tag != "w" or len(words) < 2 or any(w.tag in ("C", "'") for w in words):
         return None
     if any(w.low == "of" for w in words) or not _is_noun_like(last):
+        return None
+    if words[0].low in ("all", "both", "each", "every"):
         return None
     before = [
         w for w in words[:-1] if w.tag != "D" and w.low not in ("new", "other", "good", "different")

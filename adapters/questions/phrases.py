@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import NEGATIONS, Token
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import NEGATIONS, Token
 
 _PLURALS = frozenset("people children men women feet teeth mice geese sheep cattle police".split())
 
@@ -208,6 +208,13 @@ def _is_noun(words: Sequence[Token], n: int, at: int, head: Token | None, subjec
             after.tag == "X"
             or after.low == "of"
             or (after.tag == "w" and not token.can("past") and after.can("past", "third"))
+            or (
+                after.tag == "w"
+                and after.text.islower()
+                and at + 2 < len(words)
+                and not token.can("past")
+                and words[at + 2].tag == "X"  # "Rent day has moved"
+            )
         )
     if after is not None and (after.low == "of" or after.tag == "'"):
         return True
@@ -239,7 +246,7 @@ def _named(words: Sequence[Token], found: Phrase) -> Phrase:
     if at + 2 < len(words) and words[at].tag == "," and words[at + 1].low in ("called", "named"):
         at += 1
     if at < len(words) and words[at].low in ("called", "named", "nicknamed"):
-        end = _name_end(words, at + 1)
+        end = name_end(words, at + 1)
         if end > at + 1:
             return replace(found, name=_unquoted(words[at + 1 : end]), end=end)
     inside = list(found.words)
@@ -256,12 +263,13 @@ def _named(words: Sequence[Token], found: Phrase) -> Phrase:
     return found
 
 
-def _name_end(words: Sequence[Token], n: int) -> int:
+def name_end(words: Sequence[Token], n: int) -> int:
     if n < len(words) and words[n].tag in ('"', "“", "‘"):
         return max(_quoted(words, n), n)
     at = n
     while at < len(words) and (
         words[at].tag in ("N", "#", "'")
+        or (at > n and words[at].tag in ("w", "A") and words[at].text[0].isupper())
         or (words[at].tag in ("C", "P", "D") and at + 1 < len(words) and at > n
             and words[at + 1].tag in ("N", "D") and words[at].low in ("and", "of", "the"))
         or (at == n and words[at].tag in ("w", "D") and words[at].text[0].isupper())

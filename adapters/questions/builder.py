@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from acclimate.adapters.grammar import belongs, capitalised, past, third
-from acclimate.adapters.phrases import Phrase
-from acclimate.adapters.predicates import Clause, Part
-from acclimate.adapters.scene import (
+from acclimate.adapters.questions.phrases import Phrase
+from acclimate.adapters.questions.predicates import Clause, Part
+from acclimate.adapters.questions.scene import (
     DANGLING,
     LONGEST_ANSWER,
     POSSESSIVE,
@@ -22,7 +22,7 @@ from acclimate.adapters.scene import (
     is_person,
     specific,
 )
-from acclimate.adapters.words import BE, DO, HAVE, Token
+from acclimate.adapters.questions.words import BE, DO, HAVE, Token
 
 _KEPT_ADVERBS = frozenset("always usually mostly often first never".split())
 
@@ -71,6 +71,9 @@ class Builder:
         return [w.low for p in self.clause.parts for w in p.words if w.low in POSSESSIVE]
 
     def _subject(self, subject: Phrase) -> str | None:
+        only = len(subject.words) == 2 and subject.words[0].tag == "D" and not subject.name
+        if only and (belongs(subject.head.low, "ordinal") or subject.head.low in ("next", "rest")):
+            return None  # "the next" of what?
         if subject.other and subject.other[0].low in ("my", "our"):
             return self._with_name(subject.other, subject.words)
         if subject.name and subject.name[0].start > subject.words[-1].end + 1:
@@ -144,7 +147,7 @@ class Builder:
                     order.remove(part)
                     start = _last(part).end
         if without is not None and without.kind in ("place", "time") and self.is_told():
-            order = [p for p in order if p.kind in ("object", "infinitive", "with")]
+            order = [p for p in order if p.kind not in ("place", "time")]
         said_already = [] if without is None else [self.who or ""]
         solid = sum(p is not without and p.kind not in ("time",) for p in order)
         for part in order:
@@ -166,7 +169,9 @@ class Builder:
             manner = (
                 part.prep == "by" and part.phrase.words[0].tag == "w" and not self.clause.passive
             )
-            if part.prep == "like" or part.prep == "instead-of" or (manner and len(out) > 0):
+            if part.prep in ("like", "instead-of", "because-of", "due-to", "thanks-to") or (
+                manner and len(out) > 0
+            ):
                 continue
             said = self.scene.said(words, owner=self.owner)
             if said is None:
@@ -207,9 +212,24 @@ class Builder:
             return
         if any(w in ("one", "ones") and n and answer[n - 1].tag != "#" for n, w in enumerate(low)):
             return
-        if low[-1] in ("much", "more", "little", "enough", "while", "bit", "lot", "way", "each"):
+        if low[-1] in (
+            "much",
+            "more",
+            "little",
+            "enough",
+            "while",
+            "bit",
+            "lot",
+            "way",
+            "each",
+            "both",
+        ):
             return
-        if low[0] == "its" or low[:2] in (["a", "while"], ["a", "bit"], ["a", "lot"]):
+        if (
+            low[0] in ("its", "some", "each")
+            or "each" in low
+            or low[:2] in (["a", "while"], ["a", "bit"], ["a", "lot"])
+        ):
             return
         if all(w.tag == "D" for w in answer) or low in (["1"], ["one"]):
             return
@@ -245,7 +265,7 @@ class Builder:
         subject = clause.subject
         lone = subject is not None and clause.base == "be" and len(subject.words) == 1
         if lone and subject and subject.head.tag == "N":
-            base -= 0.0 if subject.head.low in self.scene.persons else 0.15
+            base -= 0.0 if subject.head.low in self.scene.persons else 0.2
         if clause.middle and clause.middle[-1].endswith("ing") and clause.first in BE:
             base -= 0.04
         if belongs(clause.base, "feeling"):

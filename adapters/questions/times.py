@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.words import CLOCK, DAY_OF_MONTH, YEAR, Token
+from acclimate.adapters.questions.words import CLOCK, DAY_OF_MONTH, YEAR, Token
 
 _BEFORE_YEAR = frozenset("in since until of from by before after around about to and".split())
 _MEANT_OTHERWISE = frozenset("spring fall supper dinner lunch breakfast birthday term".split())

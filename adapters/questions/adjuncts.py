@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from acclimate.adapters.builder import Builder, apart
 from acclimate.adapters.grammar import belongs, participle, past, third
-from acclimate.adapters.predicates import Part
-from acclimate.adapters.scene import Candidate, finished, is_amount, is_person, spelt
-from acclimate.adapters.words import Token
+from acclimate.adapters.questions.builder import Builder, apart
+from acclimate.adapters.questions.predicates import Part
+from acclimate.adapters.questions.scene import Candidate, finished, is_amount, is_person, spelt
+from acclimate.adapters.questions.words import Token
 
 
 def of_place(b: Builder, part: Part) -> Iterator[Candidate]:
@@ -114,7 +114,7 @@ def _agent(b: Builder, part: Part, answer: Sequence[Token]) -> Iterator[Candidat
     elif be in ("will", "shall", "can", "must"):
         verb = f"{be} {clause.base}"
     thing = {"I": "me", "we": "us"}.get(b.who, b.who)
-    yield from b.make(finished([who, verb, thing, *rest]), answer, 0.25)
+    yield from b.make(finished([who, verb, thing, *rest]), b.reaching(part, answer), 0.25)
 
 
 def of_time(b: Builder, part: Part) -> Iterator[Candidate]:
@@ -143,6 +143,13 @@ def of_time(b: Builder, part: Part) -> Iterator[Candidate]:
         return
     if words[0].tag == "#" and belongs(low[-1], "time") and not part.prep:
         yield from b.make(b.ask("how long", part, when=True), words, 0.1)
+        return
+    if part.prep == "to" and b.clause.base in ("move", "shift", "change", "go") and b.who:
+        be = "are" if b.clause.subject is not None and b.clause.subject.plural else "is"
+        yield from b.make(finished(["when", be, b.who]), words[1:], 0.2)
+        return
+    if part.prep in ("until", "till"):
+        yield from b.make(b.ask("until when", part, when=True), words[1:], 0.1)
         return
     often = re.match(r"(?:(?:once|twice|three times|four times) a|every (?:two|three|four|second|other))", " ".join(low))  # fmt: skip  # noqa: E501
     body = words[1:] if words[0].tag == "P" and len(words) > 1 and low[0] in (

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.phrases import Phrase, core, finite, phrase
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import BE, DO, HAVE, MODALS, NEGATIONS, PLACES, Token
+from acclimate.adapters.questions.phrases import Phrase, core, finite, name_end, phrase
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import BE, DO, HAVE, MODALS, NEGATIONS, PLACES, Token
 
 _PARTICLES = frozenset("up out off down away back over on in round".split())
 
 
 _APART = frozenset("up out off away back".split())
+_ENDS = ("the end", "the meantime", "the way", "the whole", "the moment")
 _IDIOMS = frozenset("once least last first all fact general case love purpose time".split())
 
 
@@ -112,7 +113,7 @@ def part_at(words: Sequence[Token], n: int) -> tuple[Part | None, int]:
             return None, n + 1
         inner = _apposed(words, inner)
         kind = "place" if token.low in PLACES else "with"
-        if inner.head.low in _IDIOMS and len(inner.words) == 1:
+        if (inner.head.low in _IDIOMS and len(inner.words) == 1) or inner.low in _ENDS:
             return None, inner.end
         if belongs(inner.head.low, "abstract") and inner.words[0].low not in ("the", "my", "our"):
             kind = "with"
@@ -332,6 +333,7 @@ def _chain(words: Sequence[Token], at: int, base: str) -> tuple[int, list[str]]:
     return at, chain
 
 
+_DAYS = frozenset("day time month year hour week".split())
 _NAMING = frozenset("name call christen nickname".split())
 
 
@@ -398,6 +400,12 @@ def _parts(
         part, end = part_at(words, at)
         if base in _NAMING and token.low in ("her", "his") and part:
             part, end = Part("object", Phrase((token,), token, at + 1), "", (token,)), at + 1
+        if base in _NAMING and (passive or parts) and (name := name_end(words, at)) > at:
+            inside = tuple(words[at:name])
+            part, end = Part("complement", Phrase(inside, inside[-1], name), "", inside), name
+        day = part is not None and part.kind == "time" and part.words[-1].low in _DAYS
+        if part is not None and day and base == "be" and not parts and token.low == "the":
+            part = replace(part, kind="complement")  # "Tuesday is the day I go to the baths"
         if part is not None:
             objects = [p for p in parts if p.kind in ("object", "complement")]
             if (

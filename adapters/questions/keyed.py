@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from acclimate.adapters.asking import asked
-from acclimate.adapters.builder import Builder
-from acclimate.adapters.clauses import clauses
-from acclimate.adapters.fragments import STILL, bare, is_generic, made, topic
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.notes import Line
-from acclimate.adapters.phrases import phrase
-from acclimate.adapters.scene import (
+from acclimate.adapters.questions.asking import asked
+from acclimate.adapters.questions.builder import Builder
+from acclimate.adapters.questions.clauses import clauses
+from acclimate.adapters.questions.fragments import STILL, bare, is_generic, made, topic
+from acclimate.adapters.questions.notes import Line
+from acclimate.adapters.questions.phrases import phrase
+from acclimate.adapters.questions.scene import (
     LONGEST_ANSWER,
     Candidate,
     Scene,
@@ -24,8 +24,8 @@ from acclimate.adapters.scene import (
     finished,
     is_amount,
 )
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import Token, tokens
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import Token, tokens
 
 _WH_COLUMNS = {
     "when": "when is", "by": "when is", "date": "when is", "day": "when is", "time": "when is",
@@ -61,6 +61,11 @@ def keyed(line: Line, scene: Scene) -> Iterator[Candidate]:
     if key[0].verb and not ours and (len(key) == 1 or key[1].tag in ("P", "A")):
         return  # "Bring", "Take back"
     yield from _related(value, key, line, scene)
+    if (
+        len(key) == 2 and key[0].tag in ("w", "N") and key[1].tag == "P" and not key[0].verb
+    ):  # "Allergic to: penicillin"
+        yield from made(finished(["what am I", line.key.lower()]), _segments(value)[0], 0.5)
+        return
     if any(w.tag == "S" for w in key):
         return
     thing = _thing(line.key, key, about, scene)
@@ -199,6 +204,11 @@ def _segment(
         weight += 0.05
     if not content_words(thing):
         return
+    if first and head.low == "with" and len(words) > 1 and words[1].tag == "N":
+        person = phrase(words, 1, subject=False)
+        if person is not None:  # "Chapel key: with Miss Pym"
+            yield from made(finished(["who has", thing]), words[1 : person.end], 0.35)
+        return
     if time_end(words, 0) == len(words):
         wh, weight = "when", weight + 0.05
         words = words[1:] if head.tag == "P" and head.low in ("on", "at", "in", "by") else words
@@ -294,6 +304,8 @@ def _dated(line: Line, value: Sequence[Token], scene: Scene) -> Iterator[Candida
     if found is None or (
         found.end < len(value) and value[found.end].tag not in (",", ".", "P", ";")
     ):
+        return
+    if all(w.tag in ("#", "C") for w in found.words):
         return
     if (value[0].verb and not value[0].can("base")) or found.head.tag in ("S", "O"):
         return

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from acclimate.adapters.grammar import belongs, capitalised
-from acclimate.adapters.notes import Line
-from acclimate.adapters.phrases import Phrase, phrase
-from acclimate.adapters.scene import (
+from acclimate.adapters.questions.notes import Line
+from acclimate.adapters.questions.phrases import Phrase, phrase
+from acclimate.adapters.questions.scene import (
     LONGEST_ANSWER,
     Candidate,
     Scene,
@@ -21,8 +21,8 @@ from acclimate.adapters.scene import (
     specific,
     spelt,
 )
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import Token, tokens
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import Token, tokens
 
 
 def topic(headings: Sequence[str], scene: Scene) -> str | None:
@@ -142,7 +142,9 @@ def made(question: str | None, answer: Sequence[Token], weight: float) -> Iterat
         return
     if not content_words(question) or answer[0].tag in ("S", "O"):
         return
-    if any(w.low in ("it", "he", "she", "they", "you", "there", "this") for w in answer):
+    if any(
+        w.low in ("it", "he", "she", "they", "you", "there", "this", "each", "both") for w in answer
+    ):
         return
     yield Candidate(
         capitalised(question),

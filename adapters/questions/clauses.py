@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.phrases import Phrase, finite, phrase
-from acclimate.adapters.predicates import (
+from acclimate.adapters.questions.phrases import Phrase, finite, phrase
+from acclimate.adapters.questions.predicates import (
     ASSERTING,
     DEPENDENT,
     Clause,
@@ -20,8 +20,8 @@ from acclimate.adapters.predicates import (
     part_at,
     predicate,
 )
-from acclimate.adapters.times import time_end
-from acclimate.adapters.words import BE, HAVE, Token
+from acclimate.adapters.questions.times import time_end
+from acclimate.adapters.questions.words import BE, HAVE, Token
 
 _UNKNOWN = Phrase((Token("it", 0, 0, "S"),), Token("it", 0, 0, "S"), 0)
 
@@ -46,6 +46,12 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
         token = words[n]
         low = token.low
         found = _subject(reading, n + 1) if low in DEPENDENT and time_end(words, n) == n else None
+        if found is not None and low == "what" and fresh:
+            whole = _free(reading, n, found)
+            if whole is not None:
+                reading.out.append(whole[0])
+                fresh, n = False, whole[1]
+                continue
         if found is not None:
             clause, end = _statement(words, found.end, found, [])
             reading.out.append(replace(clause, dependent=True))
@@ -97,6 +103,9 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             if inside is not None and inside.end == subject.end:
                 clause = replace(clause, inside=inside)
             carried = subject
+            cleft = _cleft(words, clause, end)
+            if cleft is not None:
+                (clause, end), carried = cleft, cleft[0].subject
         elif fresh and _drops_subject(words, n):
             clause, end = _statement(words, n, None, front)
             carried = None
@@ -104,9 +113,20 @@ def clauses(words: Sequence[Token]) -> list[Clause]:
             not fresh
             and reading.out
             and finite(words, n, carried)
-            and (carried is not None or (reading.out[-1].subject is None and token.can("past")))
+            and (
+                carried is not None
+                or (
+                    reading.out[-1].subject is None
+                    and not reading.out[-1].there
+                    and token.can("past")
+                )
+            )
         ):
-            clause, end = _statement(words, n, carried, front)
+            told = words[n - 1].tag == "," and token.can("participle") and carried is not None
+            after_it = words[n + 1].tag if n + 1 < len(words) else ""
+            first = ("were" if carried.plural else "was") if told and carried else ""
+            lend = first if after_it == "P" else ""  # "a Bedford, bought from a nun"
+            clause, end = _statement(words, n, carried, front, first=lend)
         elif (
             not fresh and reading.out and words[n - 1].tag == "C"
             and token.can("participle") and reading.out[-1].first in _LENT
@@ -150,6 +170,41 @@ def _statement(
         if after is not None:
             return replace(clause, after=after), after.end
     return clause, at
+
+
+def _cleft(words: Sequence[Token], clause: Clause, end: int) -> tuple[Clause, int] | None:
+    """ "It was Jana who gave me the loom": the statement that is meant."""
+    is_it = clause.subject is not None and clause.subject.head.low == "it"
+    if not is_it or clause.base != "be" or end + 1 >= len(words) or len(clause.parts) != 1:
+        return None
+    who = clause.parts[0]
+    if who.kind != "complement" or words[end].low not in ("who", "that"):
+        return None
+    return (
+        _statement(words, end + 1, who.phrase, []) if finite(words, end + 1, who.phrase) else None
+    )
+
+
+def _free(reading: _Reading, n: int, subject: Phrase) -> tuple[Clause, int] | None:
+    """ "What I drink at night is cocoa"."""
+    words = reading.words
+    inner, at = _statement(words, subject.end, subject, [], within=True)
+    at = _aside_end(reading, at)
+    what = Phrase((words[n],), words[n], at)
+    if at >= len(words) or words[at].low not in BE:
+        return None
+    clause, end = _statement(words, at, what, [])
+    return replace(clause, inside=Relative(what, "", inner, False, at)), end
+
+
+def _aside_end(reading: _Reading, at: int) -> int:
+    """After a "while I work" that stands at `at`."""
+    words = reading.words
+    if at < len(words) and words[at].low in ("when", "while", "if", "before", "after"):
+        subject = _subject(reading, at + 1)
+        if subject is not None:
+            return _statement(words, subject.end, subject, [], within=True)[1]
+    return at
 
 
 def _before(reading: _Reading, n: int) -> Phrase | None:
@@ -277,10 +332,10 @@ def _relative(reading: _Reading, noun: Phrase, at: int) -> Relative | None:
     subject = _subject(reading, start)
     if subject is not None:
         clause, end = _statement(words, subject.end, subject, [], within=True)
-        return Relative(noun, pronoun, clause, False, end)
+        return Relative(noun, pronoun, clause, False, _aside_end(reading, end))
     if pronoun in ("who", "that", "which") and finite(words, start, noun):
         clause, end = _statement(words, start, noun, [], within=True)
-        return Relative(noun, pronoun, clause, True, end)
+        return Relative(noun, pronoun, clause, True, _aside_end(reading, end))
     return None
 
 

@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass
 
 from acclimate.adapters.grammar import belongs
-from acclimate.adapters.notes import Line
-from acclimate.adapters.phrases import Phrase
-from acclimate.adapters.predicates import Clause
-from acclimate.adapters.scene import Scene, is_person
-from acclimate.adapters.words import Token, tokens
+from acclimate.adapters.questions.notes import Line
+from acclimate.adapters.questions.phrases import Phrase
+from acclimate.adapters.questions.predicates import Clause
+from acclimate.adapters.questions.scene import Scene, is_person
+from acclimate.adapters.questions.words import Token, tokens
 
 
 @dataclass
