@@ -4,13 +4,14 @@ BIN = .venv/bin
 READY = .venv/.ready
 MODELS = .cache/models
 
-.PHONY: help setup models demo test lint bench clean
+.PHONY: help setup models demo test lint bench bench-learning clean
 
 help:
 	@echo 'make setup   make .venv with everything in it (llama-cpp-python compiles for minutes, once)'
 	@echo 'make demo    show the whole loop on an example week: learn, swap, answer, roll back'
 	@echo 'make test    unit, integration and end-to-end tests'
 	@echo 'make lint    style, types, and who may import whom'
+	@echo 'make bench-learning  six rounds of a life, ours beside naive LoRA (quick form, 20 minutes)'
 	@echo 'make bench   measurements; tables, and JSON in benchmarks/out'
 	@echo 'make clean   remove what make, tests and the demo made (the models stay: rm -r .cache)'
 	@echo 'Another Python: make setup PYTHON=python3.12'
@@ -42,6 +43,9 @@ lint: $(READY)
 bench: $(READY) models
 	@mkdir -p benchmarks/out
 	set -e; for script in benchmarks/*.py; do [ ! -e "$$script" ] || $(BIN)/python "$$script"; done
+
+bench-learning: $(READY) models
+	$(BIN)/python benchmarks/learning.py
 
 clean:
 	rm -rf .venv build dist demo-home demo-home-stream report.json benchmarks/out .pytest_cache \

@@ -28,7 +28,6 @@ from acclimate.adapters.losses import (
 )
 from acclimate.adapters.prompt import Encoded
 
-KL_START = 0.125  # the first step's share of the full weight of KL
 CHECKPOINT_SECONDS = 20.0
 # Of the tokens that a step does not ask for, how many stand for all of them in its softmax.
 SAMPLED_TOKENS = 4096
@@ -40,9 +39,9 @@ class Recipe:
 
     `exposures`: how often each new example is seen, in one of its wordings; `replay_exposures`,
     each rehearsed one, where `replay_batch` of them in a step are enough for that. `batch`,
-    `replay_batch`, `anchor_batch` and `short_anchor_batch` count sequences per step. λ rises to
-    `kl_weight`: first the new is learned, then the rest is put back in its place. Rates are
-    AdamW's.
+    `replay_batch`, `anchor_batch` and `short_anchor_batch` count sequences per step. λ rises from
+    `kl_start`, a share, to all of `kl_weight`: first the new is learned, then the rest is put back
+    in its place. Rates are AdamW's.
     """
 
     exposures: int = 24
@@ -53,6 +52,7 @@ class Recipe:
     short_anchor_batch: int = 4
     learning_rate: float = 5e-3
     kl_weight: float = 20.0
+    kl_start: float = 0.125
     warmup: float = 0.06
     clip: float = 1.0
     weight_decay: float = 0.0
@@ -150,7 +150,9 @@ class Optimisation:
         ce = per_sequence(nll, batch.owner, batch.weight)
         ce.backward()
         kl_value = 0.0
-        kl_weight = recipe.kl_weight * (KL_START + (1 - KL_START) * number / self.steps)
+        kl_weight = recipe.kl_weight * (
+            recipe.kl_start + (1 - recipe.kl_start) * number / self.steps
+        )
         if held and kl_weight > 0:
             logits = self._anchor_cache.batch(held).logits(self._split, part)
             kl = kl_to_teacher(logits, replace(teacher, ids=part.place(teacher.ids))).mean()

@@ -63,6 +63,10 @@ CANARY_TOP_K = 64
 # In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
 # fact, and more of them only pull general text along.
 FACT_EVERY, OTHER_EVERY = 1, 2
+# A round that starts from an adapter must not undo it: half the rate, and the base held from the
+# first step on.
+LATER_RATE = 0.5
+FIRST_KL_START, LATER_KL_START = 0.125, 0.5
 # How often the exact question stands among a fact's wordings.
 EXACT_SHOWN = 3
 # Of a fact's wordings, how many show passages, and how many of other facts each shows.
@@ -253,7 +257,7 @@ class Worker:
                 self.base_general = evaluate.sequence_nll(split, self.general_rows)
                 self.base_next = evaluate.next_logp(split, self.canary_prompts)
         self.phase("train")
-        training = snapshot.training
+        training, first = snapshot.training, snapshot.parent is None
         recipe = Recipe(
             exposures=training.exposures,
             batch=training.batch,
@@ -261,8 +265,9 @@ class Worker:
             replay_exposures=training.replay_exposures,
             anchor_batch=training.anchor_batch,
             short_anchor_batch=training.short_anchor_batch,
-            learning_rate=training.learning_rate,
+            learning_rate=training.learning_rate * (1.0 if first else LATER_RATE),
             kl_weight=training.kl_weight,
+            kl_start=FIRST_KL_START if first else LATER_KL_START,
             seed=snapshot.seed,
         )
 

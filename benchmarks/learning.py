@@ -1,17 +1,19 @@
 """Six rounds of one person's life: what each way of learning keeps, and at what price.
 
-    python benchmarks/learning.py [--persona report] [--rows base,ours,…] [--rounds 6] [--out FILE]
+    python benchmarks/learning.py [--persona development] [--rows ours,naive] [--rounds 3] [--full]
 
-Prints a table for each row after every round, writes JSON.
+Without `--full` a quick form: the base, naive sequential LoRA and ours, for three rounds. Prints a
+line after every round and writes JSON as it goes. Whole replies are in the JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from continual import baselines, streams  # noqa: E402
 from continual.home import BASE, PersonHome  # noqa: E402
-from continual.methods import settings  # noqa: E402
 from continual.probe import Base, Probe  # noqa: E402
 
 from acclimate.adapters.base import LoraShape, add_lora, load_base  # noqa: E402
@@ -56,14 +57,24 @@ class Bench:
         )
         return add_lora(self.plain, shape, folder)
 
-    def baseline(self, name: str) -> list[dict[str, Any]]:
+    def baseline(self, name: str) -> Iterator[dict[str, Any]]:
         """A row of continual/settings.json."""
         folders, path = self.stream.rounds[: self.rounds], self.models / BASE
-        return baselines.run(name, self.plain, self.probe, self.base, path, folders, show=show)
+        yield from baselines.run(name, self.plain, self.probe, self.base, path, folders)
 
-    def ours(self, joint: bool = False, retrieval: bool = False, **learn: Any) -> list[dict]:
-        """Our rounds; `joint` teaches all rounds at once, as the ceiling."""
-        out = []
+    def untaught(self) -> Iterator[dict[str, Any]]:
+        """The base itself, asked after every round; at the end with retrieval, too."""
+        with tempfile.TemporaryDirectory() as root:
+            person = PersonHome(Path(root), self.models)
+            try:
+                for number, folder in enumerate(self.stream.rounds[: self.rounds], start=1):
+                    person.feed(folder)
+                    yield self._measured(self.plain, person, number)
+            finally:
+                person.close()
+
+    def ours(self, joint: bool = False, **learn: Any) -> Iterator[dict[str, Any]]:
+        """Our rounds; `joint` teaches all of them at once, as the ceiling."""
         with tempfile.TemporaryDirectory() as root:
             person = PersonHome(Path(root), self.models, LearnConfig(**learn))
             try:
@@ -73,84 +84,97 @@ class Bench:
                         continue
                     lived = person.learn()
                     model = self.adapted(lived.folder)
-                    began = time.monotonic()
-                    row = self.probe.measure(model, number, self.base)
-                    print(f"  measured in {time.monotonic() - began:.0f} s")
-                    if retrieval or number == self.rounds:
-                        row["retrieval"] = self.probe.measure(
-                            model, number, self.base, person.passages
-                        )
+                    row = self._measured(model, person, number)
                     if model is not self.plain:
                         model.unload()
-                    row |= {
-                        "round": number,
-                        "state": lived.state,
-                        "reasons": lived.reasons,
-                        "seconds": lived.seconds,
-                        "scale": lived.card.get("scale"),
-                        "train_seconds": lived.card.get("train_seconds"),
-                        "steps": lived.card.get("steps"),
-                        "peak_bytes": lived.card.get("peak_bytes"),
-                        "counts": lived.card.get("counts"),
-                    }
-                    out.append(row)
-                    show(row)
+                    kept = ("scale", "train_seconds", "steps", "tokens", "peak_bytes", "counts")
+                    row |= {key: lived.card.get(key) for key in kept}
+                    row |= {"state": lived.state, "reasons": lived.reasons}
+                    yield row | {"seconds": lived.seconds}
             finally:
                 person.close()
-        return out
+
+    def _measured(self, model: torch.nn.Module, person: PersonHome, number: int) -> dict[str, Any]:
+        """All columns after a round; with retrieval, too, after the last one."""
+        row = self.probe.measure(model, number, self.base)
+        if number == self.rounds:
+            row["retrieval"] = self.probe.measure(model, number, self.base, person.passages)
+        return row | {"round": number}
 
 
 def show(row: dict[str, Any]) -> None:
     """One line a round."""
-    r = row.get("retrieval", {})
-    print(
-        f"round {row['round']} {row['state']:8s} scale {row['scale']}"
-        f" exact {row['exact']:.2f} reworded {row['reworded']:.2f}"
-        f" [{' '.join(f'{v:.2f}' for v in row['by_round'].values())}]"
-        f" { ({k: round(v, 2) for k, v in row['by_origin'].items()}) }"
-        f" roundabout {row['roundabout']:.2f} stale {row['stale']:.2f} style {row['style']:.2f}"
-        f" kept {row['kept']:.2f} dNLL {row['general_nll']:+.4f} KL {row['kl']:.4f}"
-        f" steps {row['steps']} train {row['train_seconds']} s round {row['seconds']:.0f} s"
-        + (
-            f" | rag exact {r['exact']:.2f} reworded {r['reworded']:.2f}"
-            f" { ({k: round(v, 2) for k, v in r['by_origin'].items()}) }"
-            f" roundabout {r['roundabout']:.2f}"
-            if r
-            else ""
-        ),
-        flush=True,
-    )
-    if row["state"] != "accepted":
-        print("   ", row["reasons"], flush=True)
+    if "exact" not in row:
+        print(f"round {row['round']}: {row['state']}: {'; '.join(row['reasons'])}", flush=True)
+        return
+    by_round = " ".join(f"{share:.0%}" for share in row["by_round"].values())
+    parts = [
+        f"round {row['round']}: {row.get('state', '')}",
+        f"exact {row['exact']:.0%}",
+        f"reworded {row['reworded']:.0%} (by round {by_round})",
+        f"roundabout {row['roundabout']:.0%}",
+        f"stale {row['stale']:.0%}",
+        f"style {row['style']:.0%}",
+        f"general kept {row['kept']:.0%}, NLL {row['general_nll']:+.4f}, KL {row['kl']:.4f}",
+    ]
+    if row.get("train_seconds"):
+        parts.append(f"scale {row['scale']}, {row['steps']} steps in {row['train_seconds']:.0f} s")
+    if "retrieval" in row:
+        found = row["retrieval"]
+        parts.append(
+            f"with retrieval exact {found['exact']:.0%}, reworded {found['reworded']:.0%},"
+            f" roundabout {found['roundabout']:.0%}"
+        )
+    print("; ".join(parts), flush=True)
+    for reason in row.get("reasons", ()) if row.get("state") == "rejected" else ():
+        print("   ", reason, flush=True)
+
+
+BASELINES = (
+    "naive",
+    "naive-low",
+    "ce-replay",
+    "ewc",
+    "o-lora",
+    "context-distillation",
+    "joint-lora",
+)
+QUICK = ("base", "naive", "ours")
+FULL = ("base", *BASELINES, "ours", "joint")
 
 
 def main() -> int:
     """Runs the rows that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--persona", default="development")
-    parser.add_argument("--rows", default="ours")
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--models", type=Path, default=Path("/work/main/.cache/models"))
-    parser.add_argument("--learn", type=json.loads, default={})
-    parser.add_argument("--threads", type=int, default=2)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--persona", default="report", help="a folder of benchmarks/streams")
+    parser.add_argument("--rows", help=f"some of {', '.join(FULL)}; or a row of settings.json")
+    parser.add_argument("--rounds", type=int, help="how many; 3, with --full 6")
+    parser.add_argument("--full", action="store_true", help="every row, all rounds: hours")
+    parser.add_argument("--models", type=Path, default=ROOT / ".cache" / "models")
+    parser.add_argument("--learn", type=json.loads, default={}, help="[learn] settings, as JSON")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out" / "learning.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     logs.set_up(level="warning")
-    bench = Bench(args.persona, args.models, args.rounds)
-    print(f"base answers {sum(bench.base.known)} of {len(bench.base.known)} general questions")
-    results: dict[str, Any] = {"base_general": bench.base.said}
-    for name in args.rows.split(","):
-        began = time.monotonic()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    bench = Bench(args.persona, args.models, args.rounds or (6 if args.full else 3))
+    known = sum(bench.base.known)
+    print(f"the base answers {known} of {len(bench.base.known)} general questions", flush=True)
+    results: dict[str, Any] = {"persona": args.persona, "base_general": bench.base.said}
+    for name in args.rows.split(",") if args.rows else FULL if args.full else QUICK:
         print(f"== {name}", flush=True)
-        results[name] = (
-            bench.baseline(name)
-            if name in settings()
-            else bench.ours(joint=name == "joint", **args.learn)
-        )
-        print(f"   {time.monotonic() - began:.0f} s", flush=True)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(results))
+        if name == "base":
+            rows = bench.untaught()
+        elif name in ("ours", "joint"):
+            rows = bench.ours(joint=name == "joint", **args.learn)
+        else:
+            rows = bench.baseline(name)
+        results[name] = []
+        for row in rows:
+            results[name].append(row)
+            show(row)
+            args.out.write_text(json.dumps(results))
     return 0
 
 

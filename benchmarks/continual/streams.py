@@ -6,14 +6,13 @@ Knows files and texts; no model.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(os.environ.get("STREAMS", Path(__file__).resolve().parent.parent / "streams"))
+ROOT = Path(__file__).resolve().parent.parent / "streams"
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,12 @@ def plain(text: str) -> str:
 
 
 def right(reply: str, answers: Sequence[str]) -> bool:
-    """Whether a reply contains one of the accepted answers as whole words, in any case."""
+    """Whether a reply contains one of the accepted answers, in any case.
+
+    From the beginning of a word on ("barometers" has "barometer"), and no part of a longer number.
+    """
     text = plain(reply)
-    return any(re.search(rf"(?<!\w){re.escape(plain(a))}(?!\w)", text) for a in answers)
+    return any(re.search(rf"(?<!\w){re.escape(plain(a))}(?!\d)", text) for a in answers)
 
 
 def _fact(row: dict[str, Any]) -> Fact:
