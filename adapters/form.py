@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 GRAM = 3
 FROM_REPLIES = 3  # what so many replies share is form
-CONTENT_WEIGHT = 0.1
+CONTENT_WEIGHT = 0.4
 _EDGE = -1
 
 
