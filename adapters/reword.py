@@ -32,7 +32,7 @@ _WRAPPERS = (
     "I need to know {0}.",
     "Do you remember {0}?",
 )
-_STOP = frozenset(
+STOP = frozenset(
     "a an the is are was were am be been do does did of to in on at for with by it that this "
     "have has had will would can could should i me my mine we our us you your what which who "
     "whom when where why how 's s there".split()
@@ -428,7 +428,7 @@ def _stated(aux: str, rest: str) -> str:
 
 def _keywords(question: str) -> str:
     words = re.findall(r"[\w'’-]+", expand(question))
-    kept = [w for w in words if w.lower() not in _STOP or w.lower() in ("my", "our")]
+    kept = [w for w in words if w.lower() not in STOP or w.lower() in ("my", "our")]
     return " ".join(kept)
 
 

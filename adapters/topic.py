@@ -10,18 +10,14 @@ import re
 from functools import cache
 
 from acclimate.adapters.grammar import stem
-from acclimate.adapters.reword import asks_personally, expand, thesaurus
+from acclimate.adapters.reword import STOP, asks_personally, expand, thesaurus
 
 # Words that say when an answer holds, not what it is about.
 _TIME = frozenset(
     "now new nowadays currently current today still again latest present presently longer anymore"
     " these those days at the moment any more".split()
 )
-_FUNCTION = frozenset(
-    "a an the is are was were am be been do does did of to in on at for with by it its that this"
-    " have has had will would can could should i me my mine we us our ours you your what which who"
-    " whom whose when where why how there from and or as s so please tell remind".split()
-)
+_FUNCTION = STOP | frozenset("its us ours whose from and or as so please tell remind".split())
 _NAMING = frozenset("call called name named names".split())
 _KINDS = (
     ("when", re.compile(r"\b(?:when|what (?:time|day|date|year)|which (?:day|date|year))\b")),
