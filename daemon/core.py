@@ -204,6 +204,7 @@ class Core:
                 "route_reason": e.route_reason,
                 "cluster": e.cluster,
                 "language": e.language,
+                "origin": e.origin,
                 "source": history.source_name(self.db, e.source_id),
                 "line": e.line,
                 "created_at": e.created_at,
