@@ -12,6 +12,7 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from acclimate.store.chats import Exchange
 
+NOTE_SUFFIXES = ("", ".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".org", ".adoc")
 MAX_CHARS = 500
 # The splitter's time grows with the square of its input: it gets this much at once.
 _BLOCK_CHARS = 16_000

@@ -17,7 +17,7 @@ from typing import Literal
 
 from acclimate.store import buffer, extract, sources, studied
 from acclimate.store.chats import BadLine, Exchange, parse_chat
-from acclimate.store.chunk import Chunk, chunk_exchanges, chunk_text
+from acclimate.store.chunk import NOTE_SUFFIXES, Chunk, chunk_exchanges, chunk_text
 from acclimate.store.curate import RULES, tidy_exchanges, tidy_text
 from acclimate.store.db import Db
 from acclimate.store.errors import SourceError
@@ -27,7 +27,6 @@ from acclimate.store.hidden import visible
 from acclimate.store.sources import Source
 
 CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
-NOTE_SUFFIXES = ("", ".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".org", ".adoc")
 # FAT's times have steps of 2 s: a file that had changed less than this before it was read may have
 # changed again since, with the same time and size.
 _RACY_SECONDS = 2.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from acclimate.store import buffer
 from acclimate.store.chats import Exchange
+from acclimate.store.chunk import NOTE_SUFFIXES
 from acclimate.store.db import Db
 from acclimate.store.files import failpoint
 
@@ -17,10 +18,10 @@ RULES = 1
 NOTE_CHANGED = "the note no longer says so"
 # Derived passages stand behind a document's own ones.
 _FIRST_ORDINAL = 1_000_000
+_BY_NAME = " OR ".join(f"lower(d.path) LIKE '%{suffix}'" for suffix in NOTE_SUFFIXES if suffix)
 _NOTES = (
     "c.derived_from IS NULL AND d.state = 'ok' AND (s.kind = 'notes'"
-    " OR (s.kind = 'manual' AND lower(d.path) NOT LIKE '%.json%'"
-    " AND lower(d.path) NOT LIKE '%.ndjson'))"
+    f" OR (s.kind = 'manual' AND (instr(d.path, '.') = 0 OR {_BY_NAME})))"
 )
 
 

@@ -11,6 +11,7 @@ from acclimate.store.chats import canonical
 from acclimate.store.db import Db
 from acclimate.store.files import Home
 from acclimate.store.index import Index
+from acclimate.store.ingest import add_bytes
 from acclimate.store.scan import scan
 
 
@@ -47,6 +48,12 @@ def test_a_note_is_learned_with_the_passage_that_says_so(db: Db, notes: Path) ->
     (example,) = buffer.snapshot(db, limit=9, replay=0).new
     assert example.origin == "note" and "Our ferryman is called Hosea." in (example.passage or "")
     assert (example.line, example.document_id) == (1, 1)
+
+
+def test_of_what_is_handed_over_notes_are_studied_and_code_is_not(db: Db) -> None:
+    for name, pet in (("a.md", "cat"), ("b.py", "dog"), ("c", "parrot")):
+        add_bytes(db, name, f"Our {pet} is called Hosea.\n".encode())
+    assert study(db).pairs == 2
 
 
 def test_a_question_made_of_a_note_is_found_beside_it(db: Db, notes: Path, tmp_path: Path) -> None:
