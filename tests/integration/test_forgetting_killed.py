@@ -40,9 +40,12 @@ def taught(tmp_path_factory: pytest.TempPathFactory, real_models: Path) -> Home:
     (notes / "diary.md").write_text(f"# Tuesday\n\nThe code of my locker is {SECRET}.\n")
     with RealDaemon(home.root) as daemon:
         assert daemon.ready()
-        daemon.call("POST", "/v1/sources", {"path": str(notes), "kind": "notes"})
         daemon.add("one", "two")
         assert daemon.learn()["state"] == "accepted"
+        # What notes say is learned, too: only from now on may this one be known.
+        daemon.call("POST", "/v1/sources", {"path": str(notes), "kind": "notes"})
+        while not daemon.call("POST", "/v1/search", {"query": SECRET})["hits"]:
+            pass
         daemon.add("three", SECRET)
         assert daemon.learn()["state"] == "accepted"
         daemon.ask(text=f"Is it {SECRET.lower()}?")
