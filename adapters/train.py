@@ -218,7 +218,7 @@ def train(
         values = optimisation.step()
         trace.rows.append(values)
         report(optimisation.done, optimisation.steps, values)
-        if checkpoint is not None:
+        if checkpoint is not None and optimisation.done < optimisation.steps:
             checkpoint.offer(optimisation)
     trace.seconds = time.monotonic() - began
     return trace

@@ -513,6 +513,8 @@ class _Running(threading.Thread):
             return
         code = self._worker.returncode if self._worker else None
         path = self._folder / RESULT_FILE
+        if code is not None and code > 0:
+            self._rounds.drop_checkpoint()  # should it be what the worker failed on
         if code != 0 or not path.is_file():
             said = " ".join(filter(None, (self._error.get("message"), self._error.get("hint"))))
             self._fail(said or f"the worker ended with {_exit_word(code)}")

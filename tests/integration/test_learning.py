@@ -299,6 +299,9 @@ def test_a_killed_round_goes_on_and_ends_as_if_it_had_not_been(
     assert (again.resumed_at, len(again.rows)) == (6, whole.steps - 6)
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     assert run(Checkpoint(file, "another round"))[0].resumed_at == 0
+    run(Checkpoint(file, "to its end", seconds=0))
+    last, _ = run(Checkpoint(file, "to its end"))
+    assert len(last.rows) == 1, "a step is left to take, so that there is something to report"
     file.write_bytes(file.read_bytes()[:-9])
     assert run(Checkpoint(file, "this round"))[0].resumed_at == 0
 
