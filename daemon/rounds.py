@@ -133,15 +133,19 @@ class Rounds:
         Raises RoundError when one runs already or there is nothing to learn.
         """
         with self._lock:
-            if self._closed:
-                raise RoundError("the daemon is stopping", "start it again")
-            if self._running is not None:
-                raise RoundError(
-                    f"round {self._running.round_id} is running", "wait for its verdict"
-                )
+            self._refuse()
+        study(self._db)  # takes its time where many notes are new: nobody waits for the lock
+        with self._lock:
+            self._refuse()
             self._running = running = self._begin(reason)
             running.start()
         return running.round_id
+
+    def _refuse(self) -> None:
+        if self._closed:
+            raise RoundError("the daemon is stopping", "start it again")
+        if self._running is not None:
+            raise RoundError(f"round {self._running.round_id} is running", "wait for its verdict")
 
     def relearn(self) -> int | None:
         """Begins a round on what waits again since something was forgotten; its id.
@@ -159,7 +163,6 @@ class Rounds:
         return self.start(RELEARN)
 
     def _begin(self, reason: str) -> _Running:
-        study(self._db)
         # In one transaction: what is forgotten from here on finds the round that has it.
         with self._db.write():
             parent = ledger.live(self._db)
@@ -284,10 +287,6 @@ class Rounds:
                 self.relearn()
         except (AcclimateError, sqlite3.Error) as error:
             log.warning("not_relearned", error=str(error))  # the schedule will ask again
-
-    def drop_checkpoint(self) -> None:
-        """What a round that ended leaves no use for."""
-        self._home.drop_checkpoint()
 
     # Publishing
 
@@ -444,7 +443,7 @@ class _Running(threading.Thread):
             try:
                 remove_tree(self._folder)
                 if self.judged:
-                    self._rounds.drop_checkpoint()
+                    self._rounds._home.drop_checkpoint()
             except OSError as error:
                 bound.warning("round_folder_left", error=str(error))
             self._rounds.ended(self)
@@ -514,7 +513,7 @@ class _Running(threading.Thread):
         code = self._worker.returncode if self._worker else None
         path = self._folder / RESULT_FILE
         if code is not None and code > 0:
-            self._rounds.drop_checkpoint()  # should it be what the worker failed on
+            self._rounds._home.drop_checkpoint()  # should it be what the worker failed on
         if code != 0 or not path.is_file():
             said = " ".join(filter(None, (self._error.get("message"), self._error.get("hint"))))
             self._fail(said or f"the worker ended with {_exit_word(code)}")

@@ -2,11 +2,10 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 from secrets_seed import Seeded, pieces, secrets
 
 from acclimate.store import buffer, conversations, forget, ingest, sources
@@ -21,19 +20,6 @@ from acclimate.store.scan import scan
 
 KEY = "AKIAIOSFODNN7EXAMPLE"
 MARKED = "[redacted: aws key]"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.create(tmp_path / "home")
-
-
-@pytest.fixture
-def db(home: Home) -> Iterator[Db]:
-    db = Db(home.db, attached=home.attached)
-    yield db
-    assert db.integrity_check() == []
-    db.close()
 
 
 def held(home: Home, needle: str) -> list[str]:

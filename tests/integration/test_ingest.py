@@ -3,7 +3,6 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,6 @@ from acclimate.store.files import Home
 from acclimate.store.scan import ScanReport, scan
 
 CANARY = "zanzibar-canary-5713"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.create(tmp_path / "home")
-
-
-@pytest.fixture
-def db(home: Home) -> Iterator[Db]:
-    db = Db(home.db, attached=home.attached)
-    yield db
-    assert db.integrity_check() == []
-    db.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Notes become questions to learn and to find; a later answer takes an older one's place."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,17 +8,9 @@ from acclimate.daemon.study import study
 from acclimate.store import buffer, sources
 from acclimate.store.chats import canonical
 from acclimate.store.db import Db
-from acclimate.store.files import Home
 from acclimate.store.index import Index
 from acclimate.store.ingest import add_bytes
 from acclimate.store.scan import scan
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Db]:
-    db = Db(Home.create(tmp_path / "home").db)
-    yield db
-    db.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lessons import add_rows
 
 from acclimate.store import buffer, files, ledger
 from acclimate.store.db import Db
@@ -20,13 +21,7 @@ def home(tmp_path: Path) -> files.Home:
 @pytest.fixture
 def db(home: files.Home) -> Iterator[Db]:
     db = Db(home.db)
-    with db.write() as conn:
-        for n in range(1, 7):
-            conn.execute(
-                "INSERT INTO examples(id, sha256, kind, content, prompt_sha256, created_at)"
-                " VALUES (?, ?, 'exchange', '{}', '', 0)",
-                (n, str(n)),
-            )
+    add_rows(db, 6)
     yield db
     db.close()
 
