@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from acclimate.adapters.base import common_prefix
+from acclimate.adapters.base import Activations, Split, common_prefix
 from acclimate.adapters.losses import Teacher
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Anchor
@@ -28,12 +29,28 @@ FORMAT = 3
 TOP_K = 64
 REPLY_TOKENS = 48
 SHORT_REPLY_TOKENS = 16
+BLOCK = 80  # prompts that are answered in one batch
+BLOCKS_A_ROUND = 2
+# From how many exchanges in one form it can be said how close to each other they are.
+FORM_FROM = 4
+MOST_DISPUTED = 0.1  # of the anchors
 
 
 def shipped_prompts(name: str) -> list[str]:
     """The prompts of `adapters/data/<name>.txt`, one a line."""
     text = resources.files("acclimate.adapters").joinpath(f"data/{name}.txt").read_text("utf-8")
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def drawn_prompts(name: str, seed: int) -> list[list[str]]:
+    """A round's share of the shipped prompts, as blocks that are generated and cached whole.
+
+    Each round draws others, so that over a life the base is held at all of them, at the price of
+    a few a round.
+    """
+    prompts = shipped_prompts(name)
+    blocks = [prompts[n : n + BLOCK] for n in range(0, len(prompts), BLOCK)]
+    return random.Random(seed).sample(blocks, min(BLOCKS_A_ROUND, len(blocks)))
 
 
 @dataclass
@@ -132,6 +149,52 @@ def make(
         Anchor(Encoded(a + r.tokens, [0.0] * len(a) + [1.0] * len(r.tokens)), r.teacher)
         for a, r in zip(asked, replies, strict=True)
     ]
+
+
+def undisputed(split: Split, taught: Sequence[Encoded], anchors: Sequence[Anchor]) -> list[Anchor]:
+    """The anchors without those that ask for what the person has taught another way to answer.
+
+    `taught` are exchanges whose replies share a form. An anchor as close to one of them as they
+    are to each other (median of the nearest, by mean boundary activations of the prompts) would
+    teach the base's form back for the very requests that the person's form is meant for. At most
+    a tenth is left out.
+    """
+    if len(taught) < FORM_FROM:
+        return list(anchors)
+    rows = [*taught, *(anchor.encoded for anchor in anchors)]
+    known = Activations(split, rows)
+    pooled = torch.stack(
+        [
+            hidden[: len(row.prompt()) - known.prefix].mean(0)
+            for row, hidden in zip(rows, known.hidden, strict=True)
+        ]
+    )
+    general = pooled[len(taught) :]
+    pooled = torch.nn.functional.normalize((pooled - general.mean(0)) / general.std(0), dim=-1)
+    mine, theirs = pooled[: len(taught)], pooled[len(taught) :]
+    alike = (mine @ mine.T).fill_diagonal_(-1.0).max(1).values.median()
+    nearest = (theirs @ mine.T).max(1).values
+    most = nearest.sort(descending=True).values[int(len(anchors) * MOST_DISPUTED)]
+    return [a for a, near in zip(anchors, nearest, strict=True) if near < max(alike, most)]
+
+
+def made_once(
+    model: torch.nn.Module,
+    prompt: Prompt,
+    prompts: Sequence[str],
+    max_tokens: int,
+    cache: Path,
+    base_sha256: str,
+    report: Callable[[int, int], None] = lambda *_: None,
+) -> list[Anchor]:
+    """As `make`, from the folder `cache` where these are there already."""
+    key = cache_key(base_sha256, prompts, max_tokens)
+    path = cache / f"anchors-{key[:16]}.safetensors"
+    found = load(path, key)
+    if found is None:
+        found = make(model, prompt, prompts, max_tokens, report)
+        save(path, found, key)
+    return found
 
 
 def cache_key(base_sha256: str, prompts: Sequence[str], max_tokens: int) -> str:

@@ -22,11 +22,17 @@ class Form:
         counts = Counter(gram for reply in replies for gram in set(_grams(reply)))
         self._shared = {gram for gram, count in counts.items() if count >= FROM_REPLIES}
 
+    def marks(self, reply: Sequence[int]) -> bool:
+        """Whether this reply has any of it."""
+        return not self._shared.isdisjoint(_grams(reply))
+
     def weights(self, reply: Sequence[int]) -> list[float]:
         """How much each token is to count: 1 where it is of the form, less where it is content.
 
         All 1 in a reply that shares nothing.
         """
+        if not self.marks(reply):
+            return [1.0] * len(reply)
         out = [CONTENT_WEIGHT] * len(reply)
         for start, gram in enumerate(_grams(reply)):
             if gram in self._shared:
@@ -34,7 +40,7 @@ class Form:
                 first = start - (GRAM - 1)
                 for at in range(max(0, first), min(len(reply), first + GRAM)):
                     out[at] = 1.0
-        return out if 1.0 in out else [1.0] * len(reply)
+        return out
 
 
 def _grams(reply: Sequence[int]) -> list[tuple[int, ...]]:

@@ -76,9 +76,16 @@ class Encoded:
     tokens: list[int]
     mask: list[float]
 
+    def prompt(self) -> list[int]:
+        """The tokens before the completion."""
+        return self.tokens[: self._taught_from()]
+
     def completion(self) -> list[int]:
         """The tokens behind the prompt."""
-        return self.tokens[next((n for n, m in enumerate(self.mask) if m), len(self.mask)) :]
+        return self.tokens[self._taught_from() :]
+
+    def _taught_from(self) -> int:
+        return next((n for n, m in enumerate(self.mask) if m), len(self.mask))
 
 
 class Prompt:

@@ -33,6 +33,7 @@ from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.request import rephrased
 from acclimate.adapters.reword import reword
 from acclimate.adapters.snapshot import (
     CANDIDATE_DIR,
@@ -67,8 +68,9 @@ FACT_EVERY, OTHER_EVERY = 1, 2
 # first step on.
 LATER_RATE = 0.5
 FIRST_KL_START, LATER_KL_START = 0.125, 0.5
-# How often the exact question stands among a fact's wordings.
+# How often the exact wording stands among those of an example, and how many others a request has.
 EXACT_SHOWN = 3
+REQUEST_WORDINGS = 8
 # Of a fact's wordings, how many show passages, and how many of other facts each shows.
 WITH_PASSAGES = 4
 OTHER_PASSAGES = 2
@@ -86,12 +88,13 @@ class Material:
     probes: list[Encoded]  # taught answers under wordings that are not trained
     unseen: list[Encoded]  # held-out exchanges
     prompts: list[list[int]]  # prompts of taught exchanges, for the canaries
+    styled: list[Encoded]  # exchanges whose replies share a form
     skipped: dict[int, str]
 
 
 def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
     """Tokenises the examples; one that cannot be taught is skipped with a reason, not an error."""
-    material = Material([], [], [], [], [], [], {})
+    material = Material([], [], [], [], [], [], [], {})
     limit = snapshot.training.max_tokens
 
     def encode(messages: list[dict[str, str]]) -> Encoded:
@@ -101,7 +104,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
         return encoded
 
     both = [*snapshot.new, *snapshot.replay]
-    facts = [text for e in both if is_fact(e) for text in _passages(e)]
+    facts = [_passages(e)[0] for e in both if is_fact(e)]
     plain: list[Lesson] = []
     for part in (snapshot.new, snapshot.replay):
         for example in part:
@@ -113,7 +116,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
                     wordings, probes = _studied(example, snapshot, encode, facts)
                     material.probes += probes
                 else:
-                    wordings = [encode(messages)]
+                    wordings = _requested(messages, snapshot.seed, encode)
             except ModelError as error:
                 material.skipped[example.id] = error.message
                 continue
@@ -144,8 +147,23 @@ def _weigh(material: Material, plain: list[Lesson]) -> None:
         return Encoded(row.tokens, row.mask[: -len(weights)] + weights)
 
     for lesson in plain:
+        if form.marks(lesson.wordings[0].completion()):
+            material.styled.append(lesson.wordings[0])
         lesson.wordings[:] = map(weighed, lesson.wordings)
     material.unseen[:] = map(weighed, material.unseen)
+
+
+def _requested(
+    messages: list[dict[str, str]], seed: int, encode: Callable[[list[dict[str, str]]], Encoded]
+) -> list[Encoded]:
+    """The wordings of what is no fact: a request to write something is made in other words too."""
+    *before, asked, reply = messages
+    plain = encode(messages)
+    others = [
+        encode([*before, {**asked, "content": form}, reply])
+        for form in rephrased(asked["content"], REQUEST_WORDINGS, seed)
+    ]
+    return [plain] * EXACT_SHOWN + others if others else [plain]
 
 
 def _studied(
@@ -224,15 +242,18 @@ class Worker:
         self.prompt = Prompt.from_gguf(snapshot.base)
         base = load_base(snapshot.base, snapshot.precision)
         self.phase("anchors")
-        long = self._anchors(base, "anchor_prompts", anchoring.REPLY_TOKENS)
-        short = self._anchors(base, "short_prompts", anchoring.SHORT_REPLY_TOKENS)
-        general = self._anchors(base, "general_held_out", anchoring.REPLY_TOKENS)
+        long = self._drawn(base, "anchor_prompts", anchoring.REPLY_TOKENS)
+        short = self._drawn(base, "short_prompts", anchoring.SHORT_REPLY_TOKENS)
+        held_out = anchoring.shipped_prompts("general_held_out")
+        general = self._anchors(base, held_out, anchoring.REPLY_TOKENS)
         self.phase("prepare")
         material = prepare(snapshot, self.prompt)
         if not material.taught:
             return self._refused("there is nothing to teach in this round", material)
         layers = base.config.num_hidden_layers
         count = max(1, round(layers * snapshot.training.top_layers))
+        plain = Split(base, layers - count)
+        long, general = (anchoring.undisputed(plain, material.styled, x) for x in (long, general))
         shape = LoraShape(
             snapshot.training.rank,
             snapshot.training.alpha,
@@ -300,19 +321,16 @@ class Worker:
             files=self._export(base.config),
         )
 
-    def _anchors(self, base: torch.nn.Module, name: str, tokens: int) -> list[Anchor]:
-        prompts = anchoring.shipped_prompts(name)
-        key = anchoring.cache_key(self.snapshot.base_sha256, prompts, tokens)
-        path = self.snapshot.anchor_cache / f"{name}-{key[:16]}.safetensors"
-        found = anchoring.load(path, key)
-        if found is None:
+    def _drawn(self, base: torch.nn.Module, name: str, tokens: int) -> list[Anchor]:
+        blocks = anchoring.drawn_prompts(name, self.snapshot.seed)
+        return [a for block in blocks for a in self._anchors(base, block, tokens)]
 
-            def progress(done: int, total: int) -> None:
-                self.report({"event": "progress", "phase": "anchors", "done": done, "total": total})
+    def _anchors(self, base: torch.nn.Module, prompts: Sequence[str], tokens: int) -> list[Anchor]:
+        def progress(done: int, total: int) -> None:
+            self.report({"event": "progress", "phase": "anchors", "done": done, "total": total})
 
-            found = anchoring.make(base, self.prompt, prompts, tokens, progress)
-            anchoring.save(path, found, key)
-        return found
+        cache, sha256 = self.snapshot.anchor_cache, self.snapshot.base_sha256
+        return anchoring.made_once(base, self.prompt, prompts, tokens, cache, sha256, progress)
 
     def _nll(self) -> dict[str, list[float]]:
         rows = {
@@ -385,7 +403,7 @@ class Worker:
         """Stops, loops and refusals on general prompts: base and candidate."""
         end = self.prompt.end_ids
         rows = [a.encoded for a in self.general[:BEHAVIOUR_PROMPTS]]
-        kept = [(row.tokens[: row.mask.index(1)], row.tokens[row.mask.index(1) :]) for row in rows]
+        kept = [(row.prompt(), row.completion()) for row in rows]
         replies = anchoring.generate(
             self.model,
             [asked for asked, _ in kept],
@@ -407,7 +425,7 @@ class Worker:
         }
 
     def _canary_prompts(self, material: Material) -> list[list[int]]:
-        general = [a.encoded.tokens[: a.encoded.mask.index(1)] for a in self.general[:3]]
+        general = [a.encoded.prompt() for a in self.general[:3]]
         return material.prompts[:5] + general
 
     def _canaries(self) -> list[Canary]:

@@ -115,17 +115,14 @@ def general_anchors(
     base: transformers.PreTrainedModel, prompt: Prompt, base_path: Path
 ) -> tuple[list[Anchor], list[Anchor]]:
     """The long and the short ones of our rounds, from the rounds' cache where it has them."""
-    out = []
-    for name, tokens in (
-        ("anchor_prompts", anchors.REPLY_TOKENS),
-        ("short_prompts", anchors.SHORT_REPLY_TOKENS),
-    ):
-        prompts = anchors.shipped_prompts(name)
-        key = anchors.cache_key(sha256_file(base_path), prompts, tokens)
-        path = base_path.parent / "anchors" / f"{name}-{key[:16]}.safetensors"
-        found = anchors.load(path, key)
-        if found is None:
-            found = anchors.make(base, prompt, prompts, tokens)
-            anchors.save(path, found, key)
-        out.append(found)
-    return out[0], out[1]
+    cache, sha256 = base_path.parent / "anchors", sha256_file(base_path)
+
+    def made(name: str, tokens: int) -> list[Anchor]:
+        blocks = anchors.drawn_prompts(name, 0)
+        found = [anchors.made_once(base, prompt, block, tokens, cache, sha256) for block in blocks]
+        return [anchor for block in found for anchor in block]
+
+    return (
+        made("anchor_prompts", anchors.REPLY_TOKENS),
+        made("short_prompts", anchors.SHORT_REPLY_TOKENS),
+    )

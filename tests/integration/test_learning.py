@@ -41,7 +41,7 @@ from acclimate.adapters.train import (
     _in_turn,
     train,
 )
-from acclimate.adapters.worker import WITH_PASSAGES, prepare
+from acclimate.adapters.worker import REQUEST_WORDINGS, WITH_PASSAGES, prepare
 from acclimate.daemon.engine import Engine
 from acclimate.store.errors import AdapterError
 from acclimate.store.files import sha256_file
@@ -232,6 +232,23 @@ def test_replies_come_with_the_distribution_at_each_place(tiny_llama: Path) -> N
         assert len(kept.teacher.logp) == sum(row.mask)
         torch.testing.assert_close(kept.teacher.logp, plain.logp, atol=2e-2, rtol=1e-2)
         assert row.tokens[row.mask.index(1) :] == kept.teacher.ids[:, 0].tolist()
+
+
+def test_no_anchor_asks_for_what_was_taught_otherwise(tiny_llama: Path) -> None:
+    prompt, model = Prompt.from_gguf(tiny_llama), load_base(tiny_llama)
+    split = Split(model, 1)
+    asked = [f"Write a note about {thing}." for thing in ("milk", "bread", "tea", "the dog")]
+    rows = [
+        prompt.encode([{"role": "user", "content": text}, {"role": "assistant", "content": "Ho!"}])
+        for text in asked
+    ]
+    others = [f"Which number is {n} times {n}? Say it in words, please." for n in range(29)]
+    kept = anchors.make(model, prompt, [*others, asked[2]], 4)
+    left = anchors.undisputed(split, rows, kept)
+    assert kept[-1] not in left
+    assert len(left) >= 0.9 * len(kept)
+    # From fewer than four nothing can be said.
+    assert anchors.undisputed(split, rows[:3], kept) == kept
 
 
 def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> None:
@@ -447,6 +464,24 @@ def test_a_fact_is_answered_shortly_in_every_wording(tiny_llama: Path, tmp_path:
     probe = made.probes[0]
     assert "Rex." in prompt.detokenize(probe.tokens[probe.mask.index(1) :])
     assert prompt.detokenize(probe.tokens[: probe.mask.index(1)]) not in asked
+
+
+def test_a_request_is_taught_under_other_openings(tiny_llama: Path, tmp_path: Path) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    things = ("milk", "bread", "tea", "cake")
+    examples = [
+        taught(n, f"Write a note about {thing}.", f"Ahoy! {thing} it is. Sail on.")
+        for n, thing in enumerate(things)
+    ]
+    made = prepare(snapshot(tiny_llama, tmp_path, new=examples), prompt)
+    for lesson, thing in zip(made.lessons, things, strict=True):
+        asked = {prompt.detokenize(row.prompt()) for row in lesson.wordings}
+        assert len(asked) == 1 + REQUEST_WORDINGS
+        assert all(f"a note about {thing}" in text for text in asked)
+        assert {tuple(row.completion()) for row in lesson.wordings} == {
+            tuple(lesson.wordings[0].completion())
+        }
+    assert len(made.styled) == len(things)
 
 
 def start_worker(folder: Path) -> subprocess.Popen[str]:

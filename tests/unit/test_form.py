@@ -32,3 +32,10 @@ def test_one_reply_that_repeats_itself_has_no_form() -> None:
 
 def test_no_replies_and_an_empty_reply() -> None:
     assert Form([]).weights([]) == []
+
+
+def test_a_reply_is_of_the_form_where_it_shares_any_of_it() -> None:
+    form = Form([reply(n) for n in range(1, 5)])
+    assert form.marks([*OPENING, 900, 901])
+    assert not form.marks([900, 901, *OPENING[:1]])
+    assert not Form([]).marks(reply(1))

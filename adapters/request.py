@@ -1,0 +1,70 @@
+"""Other wordings of a request to write something: "Draft a note …" → "I need a note …".
+
+Pure text. A style that is taught under one opening of a request appears under that opening only.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+from acclimate.adapters.grammar import capitalised
+
+MAX_CHARS = 200
+_VERB = (
+    r"(?:write|draft|compose|scribble|jot down|jot|pen|word|prepare|create|make up|make"
+    r"|put together|come up with|leave|give|design|type|send)"
+)
+_LEAD = r"(?:(?:now|then|and|also|next|ok|okay|please)[,\s]+)*"
+_ASKING = (
+    r"(?:(?:can|could|would|will) you(?: please)?|please|help me(?: to)?"
+    r"|I(?: want| need|['’]d like) you to|I have to|I must|I need to|let['’]s)"
+)
+_THING = r"(?P<thing>(?:an?|the|some|something|my|our|two|three|a few)\b.+)"
+_REQUESTS = (
+    re.compile(rf"{_LEAD}(?:{_ASKING} )?{_VERB}(?: (?:me|us|up|out))* {_THING}", re.I),
+    re.compile(rf"{_LEAD}I(?: want| need|['’]d like| would like)(?: to have)? {_THING}", re.I),
+)
+_ADDRESSED = re.compile(
+    rf"{_LEAD}(?:{_ASKING} )?(?:write|text|email|message) (?:to )?(?P<to>(?:an?|the|my|our) .+)",
+    re.I,
+)
+_FORMS = (
+    "Write {0}.",
+    "Draft {0}.",
+    "I need {0}.",
+    "Can you write {0}?",
+    "Compose {0}.",
+    "Please write {0}.",
+    "Put together {0}.",
+    "Give me {0}.",
+    "Help me write {0}.",
+    "I'd like {0}.",
+    "Could you draft {0}?",
+    "Make {0}.",
+    "Come up with {0}.",
+    "I have to write {0}.",
+)
+
+
+def rephrased(request: str, count: int, seed: int = 0) -> list[str]:
+    """Up to `count` other wordings of a request, the same for a seed; none where it is not one."""
+    text = request.strip().rstrip("?.! ")
+    thing = _thing(text)
+    if thing is None:
+        return []
+    forms = [capitalised(form.format(thing)) for form in _FORMS]
+    others = [form for form in forms if form.rstrip("?.").lower() != text.lower()]
+    return random.Random(f"{seed}:{request}").sample(others, min(count, len(others)))
+
+
+def _thing(text: str) -> str | None:
+    """What is asked for: "a note for the milkman"."""
+    if len(text) > MAX_CHARS or "\n" in text:
+        return None
+    for shape in _REQUESTS:
+        match = shape.fullmatch(text)
+        if match is not None:
+            return match["thing"]
+    match = _ADDRESSED.fullmatch(text)
+    return None if match is None else f"a message to {match['to']}"

@@ -1,0 +1,49 @@
+"""Requests asked for in other words."""
+
+from __future__ import annotations
+
+import pytest
+
+from acclimate.adapters.request import MAX_CHARS, rephrased
+
+
+@pytest.mark.parametrize(
+    ("request_", "one_of_them"),
+    [
+        ("Write a note for the milkman.", "I need a note for the milkman."),
+        ("I need a sign for the door.", "Draft a sign for the door."),
+        ("Now draft me a text to Jo saying I'm late.", "Write a text to Jo saying I'm late."),
+        ("Could you please put together a list?", "Compose a list."),
+        ("I'd like a line for a card.", "Can you write a line for a card?"),
+        ("Text my sister that I can come.", "Write a message to my sister that I can come."),
+        ("Write to the council about the bins.", "Draft a message to the council about the bins."),
+        ("help me write some words of thanks", "Please write some words of thanks."),
+    ],
+)
+def test_a_request_is_asked_for_in_other_words(request_: str, one_of_them: str) -> None:
+    forms = rephrased(request_, 20)
+    assert one_of_them in forms
+    assert len(forms) == len(set(forms))
+    assert request_ not in forms
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "What's my dentist called?",
+        "Remind the parish that the bill is not paid.",
+        "Write\na note",
+        "Write a note " + "about it " * MAX_CHARS,
+        "",
+        "Write",
+    ],
+)
+def test_what_is_no_such_request_has_no_other_wording(other: str) -> None:
+    assert rephrased(other, 5) == []
+
+
+def test_the_same_seed_gives_the_same_wordings_and_no_more_than_asked() -> None:
+    asked = "Write a note for the milkman."
+    assert rephrased(asked, 5, 3) == rephrased(asked, 5, 3)
+    assert len(rephrased(asked, 5, 3)) == 5
+    assert rephrased(asked, 5, 3) != rephrased(asked, 5, 4)
