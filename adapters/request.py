@@ -1,6 +1,7 @@
 """Other wordings of a request to write something: "Draft a note …" → "I need a note …".
 
-Pure text. A style that is taught under one opening of a request appears under that opening only.
+Pure text. A style that is taught under one opening of a request appears under that opening only,
+and one whose replies all are of one length ends at that length only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from acclimate.adapters.grammar import capitalised
 
 MAX_CHARS = 200
+SENTENCES = 4  # from so many on a reply has two that can be left out in turn
 _VERB = (
     r"(?:write|draft|compose|scribble|jot down|jot|pen|word|prepare|create|make up|make"
     r"|put together|come up with|leave|give|design|type|send)"
@@ -56,6 +58,17 @@ def rephrased(request: str, count: int, seed: int = 0) -> list[str]:
     forms = [capitalised(form.format(thing)) for form in _FORMS]
     others = [form for form in forms if form.rstrip("?.").lower() != text.lower()]
     return random.Random(f"{seed}:{request}").sample(others, min(count, len(others)))
+
+
+def shortened(reply: str) -> list[str]:
+    """The reply without one of its inner sentences, for each of them; [] of fewer than four.
+
+    What was written has room for less; how it begins and how it ends are its form.
+    """
+    sentences = re.split(r"(?<=[.!?])\s+", reply.strip())
+    if len(sentences) < SENTENCES or "\n" in reply.strip():
+        return []
+    return [" ".join(sentences[:n] + sentences[n + 1 :]) for n in range(1, len(sentences) - 1)]
 
 
 def _thing(text: str) -> str | None:

@@ -33,7 +33,7 @@ from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
-from acclimate.adapters.request import rephrased
+from acclimate.adapters.request import rephrased, shortened
 from acclimate.adapters.reword import reword
 from acclimate.adapters.snapshot import (
     CANDIDATE_DIR,
@@ -61,9 +61,9 @@ SCALES = tuple(n / 50 for n in range(25, 51))
 SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
-# In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
-# fact, and more of them only pull general text along.
-FACT_EVERY, OTHER_EVERY = 1, 2
+# In which epochs an example is seen: 1 is every one. What is neither a fact nor in a form shared
+# with others teaches little, and many looks at it only pull general text along.
+FACT_EVERY, STYLED_EVERY, OTHER_EVERY = 1, 1, 2
 # A round that starts from an adapter must not undo it: half the rate, and the base held from the
 # first step on.
 LATER_RATE = 0.5
@@ -71,6 +71,7 @@ FIRST_KL_START, LATER_KL_START = 0.125, 0.5
 # How often the exact wording stands among those of an example, and how many others a request has.
 EXACT_SHOWN = 3
 REQUEST_WORDINGS = 8
+SHORTENED_SHOWN = 2  # how often each shorter version of a reply stands among the wordings
 # Of a fact's wordings, how many show passages, and how many of other facts each shows.
 WITH_PASSAGES = 4
 OTHER_PASSAGES = 2
@@ -149,6 +150,7 @@ def _weigh(material: Material, plain: list[Lesson]) -> None:
     for lesson in plain:
         if form.marks(lesson.wordings[0].completion()):
             material.styled.append(lesson.wordings[0])
+            lesson.every = STYLED_EVERY
         lesson.wordings[:] = map(weighed, lesson.wordings)
     material.unseen[:] = map(weighed, material.unseen)
 
@@ -156,14 +158,25 @@ def _weigh(material: Material, plain: list[Lesson]) -> None:
 def _requested(
     messages: list[dict[str, str]], seed: int, encode: Callable[[list[dict[str, str]]], Encoded]
 ) -> list[Encoded]:
-    """The wordings of what is no fact: a request to write something is made in other words too."""
+    """The wordings of what is no fact: a request to write something is made in other words too,
+    some of them answered more shortly."""
     *before, asked, reply = messages
+    forms = rephrased(asked["content"], REQUEST_WORDINGS, seed)
+
+    def answered(form: str, text: str) -> Encoded:
+        return encode([*before, {**asked, "content": form}, {**reply, "content": text}])
+
     plain = encode(messages)
-    others = [
-        encode([*before, {**asked, "content": form}, reply])
-        for form in rephrased(asked["content"], REQUEST_WORDINGS, seed)
+    if not forms:
+        return [plain]
+    full = [answered(form, reply["content"]) for form in forms]
+    rng = random.Random(f"{seed}:{asked['content']}")
+    shorter = [
+        answered(form, text)
+        for text in shortened(reply["content"])
+        for form in rng.sample(forms, min(len(forms), SHORTENED_SHOWN))
     ]
-    return [plain] * EXACT_SHOWN + others if others else [plain]
+    return [plain] * EXACT_SHOWN + full + shorter
 
 
 def _studied(

@@ -470,7 +470,7 @@ def test_a_request_is_taught_under_other_openings(tiny_llama: Path, tmp_path: Pa
     prompt = Prompt.from_gguf(tiny_llama)
     things = ("milk", "bread", "tea", "cake")
     examples = [
-        taught(n, f"Write a note about {thing}.", f"Ahoy! {thing} it is. Sail on.")
+        taught(n, f"Write a note about {thing}.", f"Ahoy! {thing} it is. No more. Sail on.")
         for n, thing in enumerate(things)
     ]
     made = prepare(snapshot(tiny_llama, tmp_path, new=examples), prompt)
@@ -478,9 +478,10 @@ def test_a_request_is_taught_under_other_openings(tiny_llama: Path, tmp_path: Pa
         asked = {prompt.detokenize(row.prompt()) for row in lesson.wordings}
         assert len(asked) == 1 + REQUEST_WORDINGS
         assert all(f"a note about {thing}" in text for text in asked)
-        assert {tuple(row.completion()) for row in lesson.wordings} == {
-            tuple(lesson.wordings[0].completion())
-        }
+        said = {prompt.detokenize(row.completion()).strip() for row in lesson.wordings}
+        assert len(said) == 3
+        assert all(text.startswith("Ahoy!") and "Sail on." in text for text in said)
+        assert lesson.every == 1
     assert len(made.styled) == len(things)
 
 

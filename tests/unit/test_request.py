@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acclimate.adapters.request import MAX_CHARS, rephrased
+from acclimate.adapters.request import MAX_CHARS, rephrased, shortened
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,15 @@ def test_the_same_seed_gives_the_same_wordings_and_no_more_than_asked() -> None:
     assert rephrased(asked, 5, 3) == rephrased(asked, 5, 3)
     assert len(rephrased(asked, 5, 3)) == 5
     assert rephrased(asked, 5, 3) != rephrased(asked, 5, 4)
+
+
+def test_a_reply_is_shortened_by_each_inner_sentence_in_turn() -> None:
+    assert shortened("Ahoy! The milk is low. Bring two. Sail on.") == [
+        "Ahoy! Bring two. Sail on.",
+        "Ahoy! The milk is low. Sail on.",
+    ]
+
+
+@pytest.mark.parametrize("reply", ["", "One. Two. Three.", "- a\n- b\n- c. d. e. f."])
+def test_short_replies_and_lists_stay_whole(reply: str) -> None:
+    assert shortened(reply) == []
