@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -29,8 +28,6 @@ FORMAT = 3
 TOP_K = 64
 REPLY_TOKENS = 48
 SHORT_REPLY_TOKENS = 16
-BLOCK = 80  # prompts that are answered in one batch
-BLOCKS_A_ROUND = 2
 # From how many exchanges in one form it can be said how close to each other they are.
 FORM_FROM = 4
 MOST_DISPUTED = 0.1  # of the anchors
@@ -40,17 +37,6 @@ def shipped_prompts(name: str) -> list[str]:
     """The prompts of `adapters/data/<name>.txt`, one a line."""
     text = resources.files("acclimate.adapters").joinpath(f"data/{name}.txt").read_text("utf-8")
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def drawn_prompts(name: str, seed: int) -> list[list[str]]:
-    """A round's share of the shipped prompts, as blocks that are generated and cached whole.
-
-    Each round draws others, so that over a life the base is held at all of them, at the price of
-    a few a round.
-    """
-    prompts = shipped_prompts(name)
-    blocks = [prompts[n : n + BLOCK] for n in range(0, len(prompts), BLOCK)]
-    return random.Random(seed).sample(blocks, min(BLOCKS_A_ROUND, len(blocks)))
 
 
 @dataclass
@@ -161,21 +147,17 @@ def undisputed(split: Split, taught: Sequence[Encoded], anchors: Sequence[Anchor
     """
     if len(taught) < FORM_FROM:
         return list(anchors)
-    rows = [*taught, *(anchor.encoded for anchor in anchors)]
-    known = Activations(split, rows)
-    pooled = torch.stack(
-        [
-            hidden[: len(row.prompt()) - known.prefix].mean(0)
-            for row, hidden in zip(rows, known.hidden, strict=True)
-        ]
-    )
+    asked = [row.prompt() for row in (*taught, *(anchor.encoded for anchor in anchors))]
+    known = Activations(split, [Encoded(tokens, [0.0] * len(tokens)) for tokens in asked])
+    pooled = torch.stack([hidden.mean(0) for hidden in known.hidden])
     general = pooled[len(taught) :]
     pooled = torch.nn.functional.normalize((pooled - general.mean(0)) / general.std(0), dim=-1)
     mine, theirs = pooled[: len(taught)], pooled[len(taught) :]
     alike = (mine @ mine.T).fill_diagonal_(-1.0).max(1).values.median()
     nearest = (theirs @ mine.T).max(1).values
     most = nearest.sort(descending=True).values[int(len(anchors) * MOST_DISPUTED)]
-    return [a for a, near in zip(anchors, nearest, strict=True) if near < max(alike, most)]
+    close = (nearest >= alike) & (nearest > most)
+    return [a for a, left_out in zip(anchors, close, strict=True) if not left_out]
 
 
 def made_once(

@@ -7,15 +7,13 @@ Progress goes to stdout as JSON lines. Knows no database; may be killed at any m
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,11 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from acclimate.adapters import anchors as anchoring
-from acclimate.adapters import evaluate, export, study
+from acclimate.adapters import evaluate, export
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
-from acclimate.adapters.form import Form
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
-from acclimate.adapters.mixture import is_fact
-from acclimate.adapters.passages import with_passages
-from acclimate.adapters.prompt import Encoded, Prompt
-from acclimate.adapters.request import rephrased, shortened
-from acclimate.adapters.reword import reword
+from acclimate.adapters.material import Material, prepare
+from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.snapshot import (
     CANDIDATE_DIR,
     RESULT_FILE,
@@ -42,13 +36,11 @@ from acclimate.adapters.snapshot import (
     Canary,
     Result,
     Snapshot,
-    Taught,
 )
 from acclimate.adapters.train import (
     Anchor,
     Checkpoint,
     Diverged,
-    Lesson,
     Recipe,
     Trace,
     train,
@@ -61,174 +53,12 @@ SCALES = tuple(n / 50 for n in range(25, 51))
 SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
-# In which epochs an example is seen: 1 is every one. What is neither a fact nor in a form shared
-# with others teaches little, and many looks at it only pull general text along.
-FACT_EVERY, STYLED_EVERY, OTHER_EVERY = 1, 1, 2
 # A round that starts from an adapter must not undo it: half the rate, and the base held from the
 # first step on.
 LATER_RATE = 0.5
 FIRST_KL_START, LATER_KL_START = 0.125, 0.5
-# How often the exact wording stands among those of an example, and how many others a request has.
-EXACT_SHOWN = 3
-REQUEST_WORDINGS = 8
-SHORTENED_SHOWN = 2  # how often each shorter version of a reply stands among the wordings
-# Of a fact's wordings, how many show passages, and how many of other facts each shows.
-WITH_PASSAGES = 4
-OTHER_PASSAGES = 2
 
 Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class Material:
-    """The examples as tokens: what is trained, and what only measures."""
-
-    lessons: list[Lesson]
-    taught: list[Encoded]  # the new ones, each in its first wording
-    rehearsed: list[Encoded]  # the learned ones, likewise
-    probes: list[Encoded]  # taught answers under wordings that are not trained
-    unseen: list[Encoded]  # held-out exchanges
-    prompts: list[list[int]]  # prompts of taught exchanges, for the canaries
-    styled: list[Encoded]  # exchanges whose replies share a form
-    skipped: dict[int, str]
-
-
-def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
-    """Tokenises the examples; one that cannot be taught is skipped with a reason, not an error."""
-    material = Material([], [], [], [], [], [], [], {})
-    limit = snapshot.training.max_tokens
-
-    def encode(messages: list[dict[str, str]]) -> Encoded:
-        encoded = prompt.encode(messages)
-        if len(encoded.tokens) > limit:
-            raise ModelError(f"{len(encoded.tokens)} tokens, at most {limit}")
-        return encoded
-
-    both = [*snapshot.new, *snapshot.replay]
-    facts = [_passages(e)[0] for e in both if is_fact(e)]
-    plain: list[Lesson] = []
-    for part in (snapshot.new, snapshot.replay):
-        for example in part:
-            messages = example.messages()
-            fact = is_fact(example)
-            every = FACT_EVERY if fact else OTHER_EVERY
-            try:
-                if fact:
-                    wordings, probes = _studied(example, snapshot, encode, facts)
-                    material.probes += probes
-                else:
-                    wordings = _requested(messages, snapshot.seed, encode)
-            except ModelError as error:
-                material.skipped[example.id] = error.message
-                continue
-            material.lessons.append(
-                Lesson(example.id, wordings, every, rehearsed=part is snapshot.replay)
-            )
-            if not fact:
-                plain.append(material.lessons[-1])
-            if part is snapshot.new:
-                material.prompts.append(prompt.encode_prompt(messages[:-1]))
-    for example in snapshot.held_out:
-        try:
-            material.unseen.append(encode(example.messages()))
-        except ModelError as error:
-            material.skipped[example.id] = error.message
-    _weigh(material, plain)
-    for lesson in material.lessons:
-        (material.rehearsed if lesson.rehearsed else material.taught).append(lesson.wordings[0])
-    return material
-
-
-def _weigh(material: Material, plain: list[Lesson]) -> None:
-    """Lets what replies have in common count more than what only one of them says."""
-    form = Form([lesson.wordings[0].completion() for lesson in plain])
-
-    def weighed(row: Encoded) -> Encoded:
-        weights = form.weights(row.completion())
-        return Encoded(row.tokens, row.mask[: -len(weights)] + weights)
-
-    for lesson in plain:
-        if form.marks(lesson.wordings[0].completion()):
-            material.styled.append(lesson.wordings[0])
-            lesson.every = STYLED_EVERY
-        lesson.wordings[:] = map(weighed, lesson.wordings)
-    material.unseen[:] = map(weighed, material.unseen)
-
-
-def _requested(
-    messages: list[dict[str, str]], seed: int, encode: Callable[[list[dict[str, str]]], Encoded]
-) -> list[Encoded]:
-    """The wordings of what is no fact: a request to write something is made in other words too,
-    some of them answered more shortly."""
-    *before, asked, reply = messages
-    forms = rephrased(asked["content"], REQUEST_WORDINGS, seed)
-
-    def answered(form: str, text: str) -> Encoded:
-        return encode([*before, {**asked, "content": form}, {**reply, "content": text}])
-
-    plain = encode(messages)
-    if not forms:
-        return [plain]
-    full = [answered(form, reply["content"]) for form in forms]
-    rng = random.Random(f"{seed}:{asked['content']}")
-    shorter = [
-        answered(form, text)
-        for text in shortened(reply["content"])
-        for form in rng.sample(forms, min(len(forms), SHORTENED_SHOWN))
-    ]
-    return [plain] * EXACT_SHOWN + full + shorter
-
-
-def _studied(
-    example: Taught,
-    snapshot: Snapshot,
-    encode: Callable[[list[dict[str, str]]], Encoded],
-    facts: Sequence[str],
-) -> tuple[list[Encoded], list[Encoded]]:
-    """The wordings of a fact to train, and at most one true one that is never trained.
-
-    Some show passages as serving does, the fact's own among others', so that the adapter learns
-    to read them and does not unlearn it.
-    """
-    messages = example.messages()
-    *before, asked, reply = messages
-    question, answer = asked["content"], reply["content"]
-    # More wordings than times to show them would never be seen.
-    count = min(snapshot.training.wordings, snapshot.training.exposures)
-    forms = reword(question, count + 1, snapshot.seed)
-    if not forms:
-        return [encode(messages)], []
-
-    short = study.short_reply(question, answer)
-
-    def asked_as(form: str) -> Encoded:
-        turns = [{"role": "user", "content": form}, {"role": "assistant", "content": short}]
-        return encode([*before, *turns])
-
-    unseen = forms[0]
-    others = study.variants(question, count, snapshot.seed, without=unseen)
-    rng = random.Random(f"{snapshot.seed}:{question}")
-    own = _passages(example)
-    distractors = [fact for fact in facts if fact not in own]
-    again = [question, *forms[1:]]
-    for n, form in enumerate(rng.sample(again, min(len(again), WITH_PASSAGES))):
-        beside = rng.randint(0, min(len(distractors), OTHER_PASSAGES))
-        shown = [own[n % len(own)], *rng.sample(distractors, beside)]
-        rng.shuffle(shown)
-        with_notes = with_passages([{"role": "user", "content": form}], shown)
-        others.append(with_notes[0]["content"])
-    trained = [asked_as(question)] * EXACT_SHOWN
-    for form in others:
-        with contextlib.suppress(ModelError):  # one wording that is too long costs no more
-            trained.append(asked_as(form))
-    return trained, [asked_as(unseen)]
-
-
-def _passages(example: Taught) -> list[str]:
-    """What retrieval may show of a fact: its exchange, and the note that it was made from."""
-    asked, reply = (message["content"] for message in example.messages()[-2:])
-    own = f"User: {asked}\nAssistant: {reply}"
-    return [own, example.passage] if example.passage else [own]
 
 
 class Worker:
@@ -255,10 +85,9 @@ class Worker:
         self.prompt = Prompt.from_gguf(snapshot.base)
         base = load_base(snapshot.base, snapshot.precision)
         self.phase("anchors")
-        long = self._drawn(base, "anchor_prompts", anchoring.REPLY_TOKENS)
-        short = self._drawn(base, "short_prompts", anchoring.SHORT_REPLY_TOKENS)
-        held_out = anchoring.shipped_prompts("general_held_out")
-        general = self._anchors(base, held_out, anchoring.REPLY_TOKENS)
+        long = self._anchors(base, "anchor_prompts", anchoring.REPLY_TOKENS)
+        short = self._anchors(base, "short_prompts", anchoring.SHORT_REPLY_TOKENS)
+        general = self._anchors(base, "general_held_out", anchoring.REPLY_TOKENS)
         self.phase("prepare")
         material = prepare(snapshot, self.prompt)
         if not material.taught:
@@ -334,14 +163,11 @@ class Worker:
             files=self._export(base.config),
         )
 
-    def _drawn(self, base: torch.nn.Module, name: str, tokens: int) -> list[Anchor]:
-        blocks = anchoring.drawn_prompts(name, self.snapshot.seed)
-        return [a for block in blocks for a in self._anchors(base, block, tokens)]
-
-    def _anchors(self, base: torch.nn.Module, prompts: Sequence[str], tokens: int) -> list[Anchor]:
+    def _anchors(self, base: torch.nn.Module, name: str, tokens: int) -> list[Anchor]:
         def progress(done: int, total: int) -> None:
             self.report({"event": "progress", "phase": "anchors", "done": done, "total": total})
 
+        prompts = anchoring.shipped_prompts(name)
         cache, sha256 = self.snapshot.anchor_cache, self.snapshot.base_sha256
         return anchoring.made_once(base, self.prompt, prompts, tokens, cache, sha256, progress)
 

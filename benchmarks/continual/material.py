@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from acclimate.adapters.material import passages_of, prepare
 from acclimate.adapters.mixture import choose, round_key, seed_of
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.snapshot import Snapshot, Taught
 from acclimate.adapters.train import Lesson
-from acclimate.adapters.worker import _passages, prepare
 from acclimate.daemon.rounds import LearnConfig, _taught
 from acclimate.daemon.study import study
 from acclimate.store import buffer, sources
@@ -111,5 +111,5 @@ def _material(
     )
     every = prepare(snapshot, prompt).lessons
     lessons = [lesson for lesson in every if not lesson.rehearsed]
-    contexts = {e.id: _passages(e)[-1] for e in new}
+    contexts = {e.id: passages_of(e)[-1] for e in new}
     return Material(lessons, [contexts[x.example_id] for x in lessons], our_tokens(every))

@@ -118,9 +118,8 @@ def general_anchors(
     cache, sha256 = base_path.parent / "anchors", sha256_file(base_path)
 
     def made(name: str, tokens: int) -> list[Anchor]:
-        blocks = anchors.drawn_prompts(name, 0)
-        found = [anchors.made_once(base, prompt, block, tokens, cache, sha256) for block in blocks]
-        return [anchor for block in found for anchor in block]
+        prompts = anchors.shipped_prompts(name)
+        return anchors.made_once(base, prompt, prompts, tokens, cache, sha256)
 
     return (
         made("anchor_prompts", anchors.REPLY_TOKENS),

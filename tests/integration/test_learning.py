@@ -29,6 +29,7 @@ from acclimate.adapters.base import (
     load_base,
 )
 from acclimate.adapters.losses import Part, Teacher, completion_nll, kl_to_teacher, per_sequence
+from acclimate.adapters.material import REQUEST_WORDINGS, WITH_PASSAGES, prepare
 from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Result, Snapshot, Training
@@ -41,7 +42,6 @@ from acclimate.adapters.train import (
     _in_turn,
     train,
 )
-from acclimate.adapters.worker import REQUEST_WORDINGS, WITH_PASSAGES, prepare
 from acclimate.daemon.engine import Engine
 from acclimate.store.errors import AdapterError
 from acclimate.store.files import sha256_file
@@ -481,7 +481,6 @@ def test_a_request_is_taught_under_other_openings(tiny_llama: Path, tmp_path: Pa
         said = {prompt.detokenize(row.completion()).strip() for row in lesson.wordings}
         assert len(said) == 3
         assert all(text.startswith("Ahoy!") and "Sail on." in text for text in said)
-        assert lesson.every == 1
     assert len(made.styled) == len(things)
 
 

@@ -1,0 +1,188 @@
+"""What a round trains and measures, as tokens: every example under its wordings.
+
+Knows texts and tokens; no model and no training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from acclimate.adapters import study
+from acclimate.adapters.form import Form
+from acclimate.adapters.mixture import is_fact
+from acclimate.adapters.passages import with_passages
+from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.request import rephrased, shortened
+from acclimate.adapters.reword import reword
+from acclimate.adapters.snapshot import Snapshot, Taught
+from acclimate.adapters.train import Lesson
+from acclimate.store.errors import ModelError
+
+# In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
+# fact, and more of them only pull general text along.
+FACT_EVERY, OTHER_EVERY = 1, 2
+# How often the exact wording stands among those of an example, and how many others a request has.
+EXACT_SHOWN = 3
+REQUEST_WORDINGS = 8
+SHORTENED_SHOWN = 2  # how often each shorter version of a reply stands among the wordings
+# Of a fact's wordings, how many show passages, and how many of other facts each shows.
+WITH_PASSAGES = 4
+OTHER_PASSAGES = 2
+
+
+@dataclass
+class Material:
+    """The examples as tokens: what is trained (`lessons`), and what only measures.
+
+    `taught` are the new ones, each in its first wording; `rehearsed` the learned ones, likewise;
+    `probes` taught answers under wordings that are not trained; `unseen` held-out exchanges;
+    `prompts` those of taught exchanges; `styled` exchanges whose replies share a form; `skipped`
+    says of an example, by its id, why it cannot be taught.
+    """
+
+    lessons: list[Lesson] = field(default_factory=list)
+    taught: list[Encoded] = field(default_factory=list)
+    rehearsed: list[Encoded] = field(default_factory=list)
+    probes: list[Encoded] = field(default_factory=list)
+    unseen: list[Encoded] = field(default_factory=list)
+    prompts: list[list[int]] = field(default_factory=list)
+    styled: list[Encoded] = field(default_factory=list)
+    skipped: dict[int, str] = field(default_factory=dict)
+
+
+def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
+    """Tokenises the examples; one that cannot be taught is skipped with a reason, not an error."""
+    material = Material()
+    limit = snapshot.training.max_tokens
+
+    def encode(messages: list[dict[str, str]]) -> Encoded:
+        encoded = prompt.encode(messages)
+        if len(encoded.tokens) > limit:
+            raise ModelError(f"{len(encoded.tokens)} tokens, at most {limit}")
+        return encoded
+
+    both = [*snapshot.new, *snapshot.replay]
+    facts = [passages_of(e)[0] for e in both if is_fact(e)]
+    plain: list[Lesson] = []
+    for part in (snapshot.new, snapshot.replay):
+        for example in part:
+            messages = example.messages()
+            fact = is_fact(example)
+            every = FACT_EVERY if fact else OTHER_EVERY
+            try:
+                if fact:
+                    wordings, probes = _studied(example, snapshot, encode, facts)
+                    material.probes += probes
+                else:
+                    wordings = _requested(messages, snapshot.seed, encode)
+            except ModelError as error:
+                material.skipped[example.id] = error.message
+                continue
+            material.lessons.append(
+                Lesson(example.id, wordings, every, rehearsed=part is snapshot.replay)
+            )
+            if not fact:
+                plain.append(material.lessons[-1])
+            if part is snapshot.new:
+                material.prompts.append(prompt.encode_prompt(messages[:-1]))
+    for example in snapshot.held_out:
+        try:
+            material.unseen.append(encode(example.messages()))
+        except ModelError as error:
+            material.skipped[example.id] = error.message
+    _weigh(material, plain)
+    for lesson in material.lessons:
+        (material.rehearsed if lesson.rehearsed else material.taught).append(lesson.wordings[0])
+    return material
+
+
+def _weigh(material: Material, plain: list[Lesson]) -> None:
+    """Lets what replies have in common count more than what only one of them says."""
+    form = Form([lesson.wordings[0].completion() for lesson in plain])
+
+    def weighed(row: Encoded) -> Encoded:
+        weights = form.weights(row.completion())
+        return Encoded(row.tokens, row.mask[: -len(weights)] + weights)
+
+    for lesson in plain:
+        if form.marks(lesson.wordings[0].completion()):
+            material.styled.append(lesson.wordings[0])
+        lesson.wordings[:] = map(weighed, lesson.wordings)
+    material.unseen[:] = map(weighed, material.unseen)
+
+
+def _requested(
+    messages: list[dict[str, str]], seed: int, encode: Callable[[list[dict[str, str]]], Encoded]
+) -> list[Encoded]:
+    """The wordings of what is no fact: a request to write something is made in other words too,
+    some of them answered more shortly."""
+    *before, asked, reply = messages
+    forms = rephrased(asked["content"], REQUEST_WORDINGS, seed)
+
+    plain = encode(messages)
+    rng = random.Random(f"{seed}:{asked['content']}")
+    others = [(form, reply["content"]) for form in forms]
+    for text in shortened(reply["content"]):
+        others += [(form, text) for form in rng.sample(forms, min(len(forms), SHORTENED_SHOWN))]
+    wordings = [plain] * (EXACT_SHOWN if others else 1)
+    for form, text in others:
+        with contextlib.suppress(ModelError):  # one wording that is too long costs no more
+            wordings.append(
+                encode([*before, {**asked, "content": form}, {**reply, "content": text}])
+            )
+    return wordings
+
+
+def _studied(
+    example: Taught,
+    snapshot: Snapshot,
+    encode: Callable[[list[dict[str, str]]], Encoded],
+    facts: Sequence[str],
+) -> tuple[list[Encoded], list[Encoded]]:
+    """The wordings of a fact to train, and at most one true one that is never trained.
+
+    Some show passages as serving does, the fact's own among others', so that the adapter learns
+    to read them and does not unlearn it.
+    """
+    messages = example.messages()
+    *before, asked, reply = messages
+    question, answer = asked["content"], reply["content"]
+    # More wordings than times to show them would never be seen.
+    count = min(snapshot.training.wordings, snapshot.training.exposures)
+    forms = reword(question, count + 1, snapshot.seed)
+    if not forms:
+        return [encode(messages)], []
+
+    short = study.short_reply(question, answer)
+
+    def asked_as(form: str) -> Encoded:
+        turns = [{"role": "user", "content": form}, {"role": "assistant", "content": short}]
+        return encode([*before, *turns])
+
+    unseen = forms[0]
+    others = study.variants(question, count, snapshot.seed, without=unseen)
+    rng = random.Random(f"{snapshot.seed}:{question}")
+    own = passages_of(example)
+    distractors = [fact for fact in facts if fact not in own]
+    again = [question, *forms[1:]]
+    for n, form in enumerate(rng.sample(again, min(len(again), WITH_PASSAGES))):
+        beside = rng.randint(0, min(len(distractors), OTHER_PASSAGES))
+        shown = [own[n % len(own)], *rng.sample(distractors, beside)]
+        rng.shuffle(shown)
+        with_notes = with_passages([{"role": "user", "content": form}], shown)
+        others.append(with_notes[0]["content"])
+    trained = [asked_as(question)] * EXACT_SHOWN
+    for form in others:
+        with contextlib.suppress(ModelError):  # one wording that is too long costs no more
+            trained.append(asked_as(form))
+    return trained, [asked_as(unseen)]
+
+
+def passages_of(example: Taught) -> list[str]:
+    """What retrieval may show of a fact: its exchange, and the note that it was made from."""
+    asked, reply = (message["content"] for message in example.messages()[-2:])
+    own = f"User: {asked}\nAssistant: {reply}"
+    return [own, example.passage] if example.passage else [own]
