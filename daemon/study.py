@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import structlog
+
 from acclimate.adapters.questions import WORTH, questions
 from acclimate.adapters.study import short_reply
 from acclimate.adapters.topic import topic
 from acclimate.store.db import Db
 from acclimate.store.studied import record, unstudied
 from acclimate.store.topics import set_topics, supersede, without_topic
+
+log = structlog.get_logger(__name__)
 
 BATCH = 64
 
@@ -30,7 +34,11 @@ def study(db: Db) -> Studied:
     pairs = 0
     while parts := unstudied(db, BATCH):
         for part in parts:
-            asked = [a for a in questions(part.text) if a.weight >= WORTH]
+            try:
+                asked = [a for a in questions(part.text) if a.weight >= WORTH]
+            except Exception as error:  # what the rules stumble over must not keep rounds waiting
+                log.warning("not_studied", error=type(error).__name__)
+                asked = []
             pairs += record(db, part, [(a.question, _sentence(a.answer), a.weight) for a in asked])
     while rows := without_topic(db, BATCH):
         set_topics(

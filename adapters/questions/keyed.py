@@ -46,7 +46,7 @@ def keyed(line: Line, scene: Scene) -> Iterator[Candidate]:
     end = line.start + len(line.text)
     value = tokens(scene.text, line.start, end)
     key = tokens(line.key, 0, len(line.key))
-    if not value or not key or len(key) > 7:
+    if not key or len(key) > 7 or not any(_segments(value)):
         return
     about = topic(line.headings, scene)
     if line.column:

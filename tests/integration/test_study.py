@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from acclimate.adapters.questions import Asked
+from acclimate.daemon import study as study_module
 from acclimate.daemon.study import study
 from acclimate.store import buffer, sources
 from acclimate.store.chats import canonical
@@ -55,6 +57,24 @@ def test_a_question_made_of_a_note_is_found_beside_it(db: Db, notes: Path, tmp_p
     assert len(found) == 2
     assert study(db).pairs == 0, "nothing is studied twice"
     assert db.integrity_check() == []
+
+
+def test_a_note_that_the_rules_stumble_over_costs_no_other(
+    db: Db, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = study_module.questions
+
+    def stumbling(text: str) -> list[Asked]:
+        if "parrot" in text:
+            raise IndexError("list index out of range")
+        return real(text)
+
+    monkeypatch.setattr(study_module, "questions", stumbling)
+    (notes / "a.md").write_text("Our parrot is called Rex.\n")
+    (notes / "b.md").write_text("Our ferryman is called Hosea.\n")
+    read(db)
+    assert list(waiting(db).values()) == ["Hosea."]
+    assert study(db).pairs == 0, "it is not tried again and again"
 
 
 def test_what_a_changed_note_no_longer_says_is_not_taught(db: Db, notes: Path) -> None:

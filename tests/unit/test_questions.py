@@ -128,6 +128,7 @@ WORDS = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(max_size=400), st.lists(WORDS, max_size=60).map(" ".join)))
 @example("\x1c- a: b\x85\u2028c")
+@example("B IN: .")
 def test_any_text_gives_spans_of_itself_or_nothing(text: str) -> None:
     found = questions(text)
     assert found == questions(text)
