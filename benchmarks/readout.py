@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -99,7 +100,9 @@ def main() -> int:
     parser.add_argument("--persona", default="development", help="a folder of benchmarks/streams")
     parser.add_argument("--models", type=Path, default=ROOT / ".cache" / "models")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out" / "readout.json")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     persona = streams.load(args.persona)
     lines = (streams.ROOT / "paraphrases.txt").read_text("utf-8").splitlines()
     families = [(n, text) for n, line in enumerate(lines) for text in line.split(" | ")]
