@@ -110,7 +110,9 @@ def _weigh(material: Material, plain: list[Lesson]) -> None:
     for lesson in plain:
         if form.marks(lesson.wordings[0].completion()):
             material.styled.append(lesson.wordings[0])
-        lesson.wordings[:] = map(weighed, lesson.wordings)
+        # What stands several times stays one row, so that it is computed once.
+        rows = {id(row): weighed(row) for row in lesson.wordings}
+        lesson.wordings[:] = [rows[id(row)] for row in lesson.wordings]
     material.unseen[:] = map(weighed, material.unseen)
 
 

@@ -94,8 +94,6 @@ class Worker:
             return self._refused("there is nothing to teach in this round", material)
         layers = base.config.num_hidden_layers
         count = max(1, round(layers * snapshot.training.top_layers))
-        plain = Split(base, layers - count)
-        long, general = (anchoring.undisputed(plain, material.styled, x) for x in (long, general))
         shape = LoraShape(
             snapshot.training.rank,
             snapshot.training.alpha,
@@ -105,6 +103,7 @@ class Worker:
         model = add_lora(base, shape, snapshot.parent)
         split = Split(model, layers - count)
         split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
+        long, general = (anchoring.undisputed(split, material.styled, x) for x in (long, general))
         self.model, self.split, self.general = model, split, general
         self.taught = Activations(split, material.taught)
         self.rehearsed = Activations(split, material.rehearsed) if material.rehearsed else None

@@ -220,7 +220,7 @@ class Exposures:
                     if short:
                         reply = short_reply(QUESTION, reply).rstrip(".")
                     row = self.prompt.encode([*asked, {"role": "assistant", "content": reply}])
-                    replies.append(row.tokens[row.mask.index(1) : -1])
+                    replies.append(row.completion()[:-1])
                 order = sorted(range(len(replies)), key=lambda i: replies[i])
                 found = np.empty(len(replies))
                 prompt = self.prompt.encode_prompt(asked)

@@ -34,9 +34,8 @@ from acclimate.adapters import study  # noqa: E402
 from acclimate.adapters.base import Activations, Split, load_base  # noqa: E402
 from acclimate.adapters.mixture import is_fact  # noqa: E402
 from acclimate.adapters.prompt import Encoded, Prompt  # noqa: E402
-from acclimate.adapters.snapshot import Taught  # noqa: E402
 from acclimate.daemon.embed import Embedder  # noqa: E402
-from acclimate.daemon.rounds import LearnConfig  # noqa: E402
+from acclimate.daemon.rounds import LearnConfig, taught_of  # noqa: E402
 from acclimate.store.buffer import snapshot  # noqa: E402
 
 WORDINGS = 18
@@ -54,10 +53,7 @@ def taught(persona: streams.Stream, models: Path) -> tuple[list[str], list[str]]
             new = snapshot(person.db, limit=10_000, replay=0, caps=config.caps()).new
         finally:
             person.close()
-    for found in new:
-        example = Taught(
-            id=found.id, kind=found.kind, content=found.content, passage=found.passage or ""
-        )
+    for example in map(taught_of, new):
         if is_fact(example):
             question, reply = (m["content"] for m in example.messages()[-2:])
             forms = [question, *study.variants(question, WORDINGS, seed=1)]

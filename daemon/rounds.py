@@ -223,13 +223,17 @@ class Rounds:
                 "add a chat source; why others wait: acclimate examples --state pending",
             )
         on = None if parent is None else ledger.adapter(self._db, parent).sha256
-        key = round_key(map(_taught, new), on)
+        key = round_key(map(taught_of, new), on)
         seed = seed_of(key, ledger.rejections(self._db, key))
         found = buffer.snapshot(
             self._db, limit=limit, replay=self._config.replay, seed=seed, caps=caps
         )
         waited = frozenset(e.id for e in new if e.state == "held-out")
-        return seed, key, choose([*map(_taught, new)], [*map(_taught, found.replay)], waited, seed)
+        return (
+            seed,
+            key,
+            choose([*map(taught_of, new)], [*map(taught_of, found.replay)], waited, seed),
+        )
 
     def _precision(self) -> Literal["float32", "nf4"]:
         if self._config.base_precision != "auto":
@@ -553,7 +557,8 @@ class _Running(threading.Thread):
             log.error("round_not_recorded", round=self.round_id, error=str(error))
 
 
-def _taught(example: Example) -> Taught:
+def taught_of(example: Example) -> Taught:
+    """The example as a round's snapshot holds it."""
     return Taught(
         id=example.id, kind=example.kind, content=example.content, passage=example.passage or ""
     )

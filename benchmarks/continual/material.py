@@ -16,7 +16,7 @@ from acclimate.adapters.mixture import choose, round_key, seed_of
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.snapshot import Snapshot, Taught
 from acclimate.adapters.train import Lesson
-from acclimate.daemon.rounds import LearnConfig, _taught
+from acclimate.daemon.rounds import LearnConfig, taught_of
 from acclimate.daemon.study import study
 from acclimate.store import buffer, sources
 from acclimate.store.balance import Caps
@@ -73,12 +73,12 @@ def _new(db: Db, prompt: Prompt, learn: LearnConfig, number: int) -> Material:
     """Takes what waits, as a round does, and marks it learned."""
     study(db)
     waiting = buffer.snapshot(db, limit=learn.max_new, replay=0, caps=learn.caps()).new
-    seed = seed_of(round_key(map(_taught, waiting), None), 0)
+    seed = seed_of(round_key(map(taught_of, waiting), None), 0)
     found = buffer.snapshot(
         db, limit=learn.max_new, replay=learn.replay, seed=seed, caps=learn.caps()
     )
     waited = frozenset(e.id for e in waiting if e.state == "held-out")
-    mixture = choose([*map(_taught, waiting)], [*map(_taught, found.replay)], waited, seed)
+    mixture = choose([*map(taught_of, waiting)], [*map(taught_of, found.replay)], waited, seed)
     material = _material(mixture.new, mixture.replay, prompt, number, seed)
     learned = {lesson.example_id for lesson in material.lessons}
     held = {e.id for e in mixture.held_out}
@@ -93,7 +93,7 @@ def _everything(db: Db, prompt: Prompt, number: int) -> Material:
     """All that was learned and that no newer reply contradicts."""
     caps = Caps(alike_per_round=EVERYTHING, alike=EVERYTHING)
     found = buffer.snapshot(db, limit=0, replay=EVERYTHING, seed=number, caps=caps)
-    return _material([*map(_taught, found.replay)], [], prompt, number, number)
+    return _material([*map(taught_of, found.replay)], [], prompt, number, number)
 
 
 def _material(

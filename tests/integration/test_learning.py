@@ -29,7 +29,7 @@ from acclimate.adapters.base import (
     load_base,
 )
 from acclimate.adapters.losses import Part, Teacher, completion_nll, kl_to_teacher, per_sequence
-from acclimate.adapters.material import REQUEST_WORDINGS, WITH_PASSAGES, prepare
+from acclimate.adapters.material import EXACT_SHOWN, REQUEST_WORDINGS, WITH_PASSAGES, prepare
 from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Result, Snapshot, Training
@@ -227,11 +227,11 @@ def test_replies_come_with_the_distribution_at_each_place(tiny_llama: Path) -> N
     for kept in anchors.make(model, prompt, asked, 48):
         row = kept.encoded
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([row.tokens])).logits[0, row.mask.index(1) - 1 :]
+            logits = model(input_ids=torch.tensor([row.tokens])).logits[0, len(row.prompt()) - 1 :]
         plain = Teacher.from_logits(logits[:-1], kept.teacher.ids.shape[1])
         assert len(kept.teacher.logp) == sum(row.mask)
         torch.testing.assert_close(kept.teacher.logp, plain.logp, atol=2e-2, rtol=1e-2)
-        assert row.tokens[row.mask.index(1) :] == kept.teacher.ids[:, 0].tolist()
+        assert row.completion() == kept.teacher.ids[:, 0].tolist()
 
 
 def test_no_anchor_asks_for_what_was_taught_otherwise(tiny_llama: Path) -> None:
@@ -452,18 +452,18 @@ def test_a_fact_is_answered_shortly_in_every_wording(tiny_llama: Path, tmp_path:
     examples = [taught(n, asked, reply) for n, (asked, reply) in enumerate(said)]
     made = prepare(snapshot(tiny_llama, tmp_path, new=examples), prompt)
     answers = [
-        {prompt.detokenize(w.tokens[w.mask.index(1) :]).strip() for w in lesson.wordings}
+        {prompt.detokenize(w.completion()).strip() for w in lesson.wordings}
         for lesson in made.lessons
     ]
     assert [len(a) for a in answers] == [1, 1, 1]
     assert "Rex." in min(answers[0]) and "Your" not in min(answers[0])
     assert "Hm, it is." in min(answers[1]) and "Euer Hund heißt Rex." in min(answers[2])
-    asked = [prompt.detokenize(w.tokens[: w.mask.index(1)]) for w in made.lessons[0].wordings]
+    asked = [prompt.detokenize(w.prompt()) for w in made.lessons[0].wordings]
     assert len(set(asked)) > 10
     assert sum("Notes:" in text for text in asked) == WITH_PASSAGES
     probe = made.probes[0]
-    assert "Rex." in prompt.detokenize(probe.tokens[probe.mask.index(1) :])
-    assert prompt.detokenize(probe.tokens[: probe.mask.index(1)]) not in asked
+    assert "Rex." in prompt.detokenize(probe.completion())
+    assert prompt.detokenize(probe.prompt()) not in asked
 
 
 def test_a_request_is_taught_under_other_openings(tiny_llama: Path, tmp_path: Path) -> None:
@@ -480,6 +480,7 @@ def test_a_request_is_taught_under_other_openings(tiny_llama: Path, tmp_path: Pa
         assert all(f"a note about {thing}" in text for text in asked)
         said = {prompt.detokenize(row.completion()).strip() for row in lesson.wordings}
         assert len(said) == 3
+        assert len({id(row) for row in lesson.wordings}) == len(lesson.wordings) - EXACT_SHOWN + 1
         assert all(text.startswith("Ahoy!") and "Sail on." in text for text in said)
     assert len(made.styled) == len(things)
 

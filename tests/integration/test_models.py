@@ -36,11 +36,6 @@ def sha256(path: Path) -> str:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.create(tmp_path / "home")
-
-
-@pytest.fixture
 def gguf_file(tmp_path: Path, tiny_llama: Path) -> Path:
     return Path(shutil.copy(tiny_llama, tmp_path / "My Model_Q4.gguf"))
 

@@ -38,18 +38,6 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.create(tmp_path / "home")
-
-
-@pytest.fixture
-def db(home: Home) -> Iterator[Db]:
-    db = Db(home.db, attached=home.attached)
-    yield db
-    db.close()
-
-
 class Watching:
     """A running watcher and what it told."""
 
