@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from peft import PeftModel
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from acclimate.adapters.base import Activations, Split, head
+from acclimate.adapters.gate import upper_bound
 from acclimate.adapters.losses import (
     Part,
     Teacher,
@@ -31,6 +33,10 @@ from acclimate.adapters.prompt import Encoded
 CHECKPOINT_SECONDS = 20.0
 # Of the tokens that a step does not ask for, how many stand for all of them in its softmax.
 SAMPLED_TOKENS = 4096
+# Where held-out text of the person is looked at, as shares of all steps: in the first half, at full
+# rate, its loss says little. So many looks in a row that are surely worse than the best end it.
+LOOKS = (0.5, 0.625, 0.75, 0.875, 1.0)
+PATIENCE = 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class Trace:
 
     steps: int = 0
     resumed_at: int = 0  # the step that a killed round had reached
+    kept_at: int = 0  # the step whose weights were kept, by the held-out loss
     seconds: float = 0.0
     tokens: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -134,6 +141,10 @@ class Optimisation:
         )
         self._held = [a + [len(anchors) + i for i in b] for a, b in zip(long, short, strict=True)]
         self.done = 0
+        self._best: dict[str, Tensor] = {}
+        self._best_nll: list[float] = []
+        self._best_at = 0
+        self._worse = 0
 
     def step(self) -> dict[str, float]:
         """Takes the next one; its {"loss", "ce", "kl"}. Raises Diverged."""
@@ -172,9 +183,32 @@ class Optimisation:
         """How many tokens of lessons a step shows."""
         return sum(len(self._cache.rows[i].tokens) for i in self._shown[number])
 
+    def look(self, nll: Sequence[float]) -> bool:
+        """Takes the NLL of held-out sequences; whether to go on (early stopping)."""
+        rise = [after - before for before, after in zip(self._best_nll, nll, strict=False)]
+        if rise and -upper_bound([-x for x in rise]) > 0:
+            self._worse += 1
+            return self._worse < PATIENCE
+        self._worse = 0
+        if not rise or fmean(rise) <= 0:
+            self._best_nll, self._best_at = list(nll), self.done
+            self._best = {n: p.detach().clone() for n, p in self._named.items()}
+        return True
+
+    def settle(self) -> int:
+        """Goes back to the best look where the last one was surely worse; the step kept."""
+        if not self._worse:
+            return self.done
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                parameter.copy_(self._best[name])
+        return self._best_at
+
     def state(self) -> dict[str, Tensor]:
         """Everything that `restore` needs, flat."""
-        out = {"done": torch.tensor(self.done)}
+        looks = (self.done, self._best_at, self._worse)
+        out = {"looks": torch.tensor(looks), "best_nll": torch.tensor(self._best_nll).double()}
+        out |= {f"best.{name}": value for name, value in self._best.items()}
         for name, parameter in self._named.items():
             out[f"p.{name}"] = parameter.detach()
             for key, value in self._optimiser.state.get(parameter, {}).items():
@@ -189,7 +223,9 @@ class Optimisation:
                 self._optimiser.state[parameter] = {
                     key: state[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
                 }
-        self.done = int(state["done"])
+        self._best = {n: state[f"best.{n}"] for n in self._named if f"best.{n}" in state}
+        self._best_nll = state["best_nll"].tolist()
+        self.done, self._best_at, self._worse = state["looks"].tolist()
 
 
 def train(
@@ -201,9 +237,12 @@ def train(
     recipe: Recipe,
     report: Callable[[int, int, dict[str, float]], None] = lambda *_: None,
     checkpoint: Checkpoint | None = None,
+    held_out: Callable[[], Sequence[float]] | None = None,
 ) -> Trace:
     """Trains the adapter on `model` in place.
 
+    `held_out` gives the NLL of held-out sequences of the person: where it turns for the worse,
+    training ends early and the best weights are kept.
     `report(step, steps, {"loss", "ce", "kl"})` is called after every step. Goes on from the
     checkpoint where there is one. Raises Diverged when a loss or gradient is not finite; the
     caller then drops the round.
@@ -213,13 +252,17 @@ def train(
     if checkpoint is not None:
         checkpoint.load(optimisation)
     trace = Trace(steps=optimisation.steps, resumed_at=optimisation.done)
+    looks = {round(share * optimisation.steps) for share in LOOKS} if held_out else set()
     while optimisation.done < optimisation.steps:
         trace.tokens += optimisation.tokens(optimisation.done)
         values = optimisation.step()
         trace.rows.append(values)
         report(optimisation.done, optimisation.steps, values)
+        if held_out and optimisation.done in looks and not optimisation.look(held_out()):
+            break
         if checkpoint is not None and optimisation.done < optimisation.steps:
             checkpoint.offer(optimisation)
+    trace.kept_at = optimisation.settle()
     trace.seconds = time.monotonic() - began
     return trace
 

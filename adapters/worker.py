@@ -7,6 +7,7 @@ Progress goes to stdout as JSON lines. Knows no database; may be killed at any m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -53,6 +54,7 @@ SCALES = tuple(n / 50 for n in range(25, 51))
 SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
+NICENESS = 19  # the lowest priority there is
 # A round that starts from an adapter must not undo it: half the rate, and the base held from the
 # first step on.
 LATER_RATE = 0.5
@@ -136,10 +138,17 @@ class Worker:
         def step(done: int, steps: int, values: dict[str, float]) -> None:
             self.report({"event": "step", "step": done, "steps": steps, **values})
 
+        def held_out() -> list[float]:
+            parts = [part for part in (self.probes, self.unseen) if part is not None]
+            return [nll for part in parts for nll in evaluate.sequence_nll(split, part)]
+
         kept = snapshot.checkpoint
         checkpoint = Checkpoint(kept, snapshot.key()) if kept is not None else None
+        measured = held_out if material.probes or material.unseen else None
         try:
-            trace = train(model, split, material.lessons, long, short, recipe, step, checkpoint)
+            trace = train(
+                model, split, material.lessons, long, short, recipe, step, checkpoint, measured
+            )
         except Diverged as error:
             return self._refused(f"finite: {error}", material)
         self.phase("measure")
@@ -338,6 +347,7 @@ class Worker:
             "skipped": {str(k): v for k, v in material.skipped.items()},
             "steps": trace.steps,
             "resumed_at": trace.resumed_at,
+            "kept_at": trace.kept_at,
             "train_seconds": round(trace.seconds, 2),
             "round_seconds": round(time.monotonic() - self.began, 2),
             "phases": {k: round(v, 2) for k, v in self.seconds.items()},
@@ -364,12 +374,16 @@ def _scale(model: PeftModel, scale: float, *, bake: bool = False) -> None:
 
 def lower_priority() -> None:
     """Yields to everything else: lowest CPU priority, idle I/O class, dies with its parent."""
-    os.nice(19)
+    os.nice(NICENESS)
     if sys.platform == "linux":
         import ctypes
         import signal
 
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+        # Where the kernel groups tasks by session ("autogroup"), niceness counts within a session
+        # alone: this one has to be nice as a whole.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(NICENESS), "ascii")
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 

@@ -34,6 +34,7 @@ from acclimate.adapters.snapshot import (
     Taught,
     Training,
 )
+from acclimate.adapters.thermostat import BUDGET, PER_ROUND, Held, kl_weight
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
@@ -87,13 +88,11 @@ class LearnConfig(BaseModel):
     threads: int = Field(default=0, ge=0, le=256)
     stall_seconds: float = Field(default=900.0, ge=10)
     resume_after_seconds: float = Field(default=2.0, ge=0)
-    general_drift: float = Field(default=0.05, gt=0, le=1)
-    general_drift_per_round: float = Field(default=0.037, gt=0, le=1)
+    drift: float = Field(default=BUDGET, gt=0, le=1)
     base_precision: Literal["auto", "float32", "nf4"] = "auto"
     rank: int = Field(default=8, ge=1, le=256)
     exposures: int = Field(default=Training().exposures, ge=1, le=1000)
     learning_rate: float = Field(default=Training().learning_rate, gt=0, le=1)
-    kl_weight: float = Field(default=Training().kl_weight, ge=0, le=1000)
 
     def caps(self) -> Caps:
         """What one round takes of one source, and of examples that are alike."""
@@ -167,6 +166,8 @@ class Rounds:
         with self._db.write():
             parent = ledger.live(self._db)
             seed, key, mixture = self._choose(parent)
+            rejected = ledger.rejections(self._db, key)
+            held = None if parent is None else _held(ledger.adapter(self._db, parent))
             round_id = ledger.start_round(
                 self._db,
                 parent,
@@ -196,11 +197,11 @@ class Rounds:
                     alpha=2.0 * self._config.rank,
                     exposures=self._config.exposures,
                     learning_rate=self._config.learning_rate,
-                    kl_weight=self._config.kl_weight,
+                    kl_weight=kl_weight(self._config.drift, held, rejected),
                 ),
                 limits={
-                    "max_general_rise_parent": self._config.general_drift_per_round,
-                    "max_general_rise_base": self._config.general_drift,
+                    "max_general_rise_parent": PER_ROUND * self._config.drift,
+                    "max_general_rise_base": self._config.drift,
                 },
                 new=mixture.new,
                 replay=mixture.replay,
@@ -465,6 +466,7 @@ class _Running(threading.Thread):
                 encoding="utf-8",
                 errors="replace",
                 env={**os.environ, **WORKER_ENVIRONMENT},
+                start_new_session=True,  # see worker.lower_priority
             )
         log.info("round_started", round=self.round_id, pid=self._worker.pid, reason=self.reason)
         ticker = threading.Thread(target=self._tick, name="round-tick", daemon=True)
@@ -555,6 +557,15 @@ class _Running(threading.Thread):
             ledger.finish_round(self._rounds._db, self.round_id, "failed", error=why)
         except Exception as error:  # the home may be gone; reconcile writes it at the next start
             log.error("round_not_recorded", round=self.round_id, error=str(error))
+
+
+def _held(adapter: ledger.Adapter) -> Held | None:
+    """How its round held it to the base; None of one that no round of ours made."""
+    measured = (adapter.card.get("measures") or {}).get("general_base")
+    weight = (adapter.card.get("training") or {}).get("kl_weight")
+    if not measured or not weight:
+        return None
+    return Held(weight, measured["after"] - measured["before"], adapter.scale)
 
 
 def taught_of(example: Example) -> Taught:

@@ -44,8 +44,7 @@ max_new = 12
 replay = 4
 threads = 1
 resume_after_seconds = 0.0
-general_drift = 1.0
-general_drift_per_round = 1.0
+drift = 1.0
 exposures = {exposures}
 learning_rate = 0.005
 [schedule]

@@ -27,7 +27,7 @@ from acclimate.store.index import Index
 from acclimate.store.ingest import add_bytes
 
 FAST = LearnConfig(
-    threads=1, general_drift=1.0, general_drift_per_round=1.0, exposures=10, learning_rate=0.005,
+    threads=1, drift=1.0,  exposures=10, learning_rate=0.005,
     replay=2,
 )  # fmt: skip
 SECRET = "locker"

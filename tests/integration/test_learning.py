@@ -323,6 +323,83 @@ def test_a_killed_round_goes_on_and_ends_as_if_it_had_not_been(
     assert run(Checkpoint(file, "this round"))[0].resumed_at == 0
 
 
+class Life:
+    """One training of a tiny model whose held-out loss is what the test says."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.prompt = Prompt.from_gguf(base)
+        self.weights: dict[int, list[torch.Tensor]] = {}  # by step
+
+    def live(
+        self, held_out: list[list[float]], checkpoint: Checkpoint | None = None, die_at: int = 0
+    ) -> Trace:
+        """16 steps, looked at behind 8, 10, 12, 14 and 16."""
+        torch.manual_seed(0)
+        model = add_lora(load_base(self.base), LoraShape(4, 8.0, (0, 1)))
+        rows = [
+            self.prompt.encode(
+                [{"role": "user", "content": q}, {"role": "assistant", "content": "Ada."}]
+            )
+            for q in ("name?", "who?")
+        ]
+        looks = iter(held_out)
+
+        def trained() -> list[torch.Tensor]:
+            return [p.detach().clone() for n, p in model.named_parameters() if "lora_" in n]
+
+        def step(done: int, steps: int, values: dict[str, float]) -> None:
+            assert steps == 16
+            self.weights[done] = trained()
+            if done == die_at:
+                raise Killed
+
+        trace = train(
+            model,
+            Split(model, 0),
+            [Lesson(i, [row]) for i, row in enumerate(rows)],
+            [],
+            [],
+            Recipe(exposures=16, batch=2, anchor_batch=0, short_anchor_batch=0),
+            step,
+            checkpoint,
+            lambda: next(looks),
+        )
+        self.weights[0] = trained()  # what it ended with
+        return trace
+
+    def ended_as_after(self, step: int) -> bool:
+        """Whether the weights it ended with are those of a step."""
+        return all(map(torch.equal, self.weights[0], self.weights[step]))
+
+
+GOOD, BETTER, BAD = [1.0, 1.1, 0.9], [0.5, 0.6, 0.4], [2.0, 2.2, 1.9]
+
+
+def test_training_ends_early_where_held_out_loss_turns(tiny_llama: Path) -> None:
+    life = Life(tiny_llama)
+    trace = life.live([GOOD, BETTER, BAD, BAD])
+    assert (len(trace.rows), trace.kept_at) == (14, 10)
+    assert life.ended_as_after(10)
+
+
+def test_one_bad_look_does_not_end_it_but_a_bad_end_is_not_kept(tiny_llama: Path) -> None:
+    life = Life(tiny_llama)
+    assert life.live([GOOD, BAD, BETTER, BAD, BETTER]).kept_at == 16
+    assert life.ended_as_after(16)
+    assert life.live([GOOD, BETTER, BETTER, GOOD, GOOD]).kept_at in (10, 12)
+    assert not life.ended_as_after(16)
+
+
+def test_early_stopping_outlives_a_kill(tiny_llama: Path, tmp_path: Path) -> None:
+    life, file = Life(tiny_llama), tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        life.live([GOOD, BETTER, BAD], Checkpoint(file, "round", seconds=0), die_at=13)
+    trace = life.live([BAD], Checkpoint(file, "round", seconds=0))
+    assert (trace.resumed_at, trace.kept_at) == (12, 10)
+    assert life.ended_as_after(10)
+
+
 def test_part_of_the_vocabulary_stands_for_all_of_it() -> None:
     generator = torch.Generator().manual_seed(1)
     logits, target = 2 * torch.randn(5, 500), torch.tensor([7, 499, 0, 7, 250])

@@ -43,8 +43,7 @@ from acclimate.store.reconcile import reconcile
 FAST = LearnConfig(
     threads=1,
     resume_after_seconds=0.4,
-    general_drift=1.0,
-    general_drift_per_round=1.0,
+    drift=1.0,
     exposures=10,
     learning_rate=0.005,
 )
