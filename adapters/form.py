@@ -26,6 +26,13 @@ class Form:
         """Whether this reply has any of it."""
         return not self._shared.isdisjoint(_grams(reply))
 
+    def frame(self, reply: Sequence[int]) -> tuple[int, int]:
+        """How many tokens at its beginning and at its end are of the form."""
+        of_form = [weight == 1.0 for weight in self.weights(reply)] if self.marks(reply) else []
+        lead = next((n for n, shared in enumerate(of_form) if not shared), len(of_form))
+        trail = next((n for n, shared in enumerate(reversed(of_form)) if not shared), len(of_form))
+        return lead, trail
+
     def weights(self, reply: Sequence[int]) -> list[float]:
         """How much each token is to count: 1 where it is of the form, less where it is content.
 

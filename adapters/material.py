@@ -39,8 +39,8 @@ class Material:
 
     `taught` are the new ones, each in its first wording; `rehearsed` the learned ones, likewise;
     `probes` taught answers under wordings that are not trained; `unseen` held-out exchanges;
-    `prompts` those of taught exchanges; `styled` exchanges whose replies share a form; `skipped`
-    says of an example, by its id, why it cannot be taught.
+    `prompts` those of taught exchanges; `styled` the lessons whose replies share the `form`;
+    `skipped` says of an example, by its id, why it cannot be taught.
     """
 
     lessons: list[Lesson] = field(default_factory=list)
@@ -49,7 +49,8 @@ class Material:
     probes: list[Encoded] = field(default_factory=list)
     unseen: list[Encoded] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
-    styled: list[Encoded] = field(default_factory=list)
+    form: Form = field(default_factory=lambda: Form([]))
+    styled: list[Lesson] = field(default_factory=list)
     skipped: dict[int, str] = field(default_factory=dict)
 
 
@@ -101,7 +102,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
 
 def _weigh(material: Material, plain: list[Lesson]) -> None:
     """Lets what replies have in common count more than what only one of them says."""
-    form = Form([lesson.wordings[0].completion() for lesson in plain])
+    form = material.form = Form([lesson.wordings[0].completion() for lesson in plain])
 
     def weighed(row: Encoded) -> Encoded:
         weights = form.weights(row.completion())
@@ -109,7 +110,7 @@ def _weigh(material: Material, plain: list[Lesson]) -> None:
 
     for lesson in plain:
         if form.marks(lesson.wordings[0].completion()):
-            material.styled.append(lesson.wordings[0])
+            material.styled.append(lesson)
         # What stands several times stays one row, so that it is computed once.
         rows = {id(row): weighed(row) for row in lesson.wordings}
         lesson.wordings[:] = [rows[id(row)] for row in lesson.wordings]

@@ -25,11 +25,11 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from acclimate.adapters import anchors as anchoring
-from acclimate.adapters import evaluate, export
+from acclimate.adapters import evaluate, export, voice
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.material import Material, prepare
-from acclimate.adapters.prompt import Prompt
+from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import (
     CANDIDATE_DIR,
     RESULT_FILE,
@@ -105,7 +105,9 @@ class Worker:
         model = add_lora(base, shape, snapshot.parent)
         split = Split(model, layers - count)
         split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
-        long, general = (anchoring.undisputed(split, material.styled, x) for x in (long, general))
+        styled = [lesson.wordings[0] for lesson in material.styled]
+        self._give_voice(material, model, split, styled, long)
+        long, general = (anchoring.undisputed(split, styled, x) for x in (long, general))
         self.model, self.split, self.general = model, split, general
         self.taught = Activations(split, material.taught)
         self.rehearsed = Activations(split, material.rehearsed) if material.rehearsed else None
@@ -178,6 +180,34 @@ class Worker:
         prompts = anchoring.shipped_prompts(name)
         cache, sha256 = self.snapshot.anchor_cache, self.snapshot.base_sha256
         return anchoring.made_once(base, self.prompt, prompts, tokens, cache, sha256, progress)
+
+    def _give_voice(
+        self,
+        material: Material,
+        model: PeftModel,
+        split: Split,
+        styled: Sequence[Encoded],
+        beside: Sequence[Anchor],
+    ) -> None:
+        """Shows the person's form around the base's own words, for like requests too."""
+
+        def say(rows: list[list[int]]) -> list[list[int]]:
+            replies = anchoring.generate(
+                model, rows, max_tokens=voice.TOKENS, end_ids=self.prompt.end_ids
+            )
+            return [reply.tokens for reply in replies]
+
+        asked = [
+            self.prompt.encode_prompt([{"role": "user", "content": text}])
+            for text in anchoring.shipped_prompts("request_prompts")
+        ]
+        near = anchoring.likeness(split, styled, asked, [a.encoded.prompt() for a in beside])
+        alike = [prompt for prompt, value in zip(asked, near, strict=True) if value >= 0]
+        text, seed = self.prompt.detokenize, self.snapshot.seed
+        with model.disable_adapter():
+            rows = voice.voiced(material.styled, material.form, say, text, seed, alike)
+        for lesson, row in rows:
+            lesson.wordings.append(row)
 
     def _nll(self) -> dict[str, list[float]]:
         rows = {

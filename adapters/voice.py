@@ -1,0 +1,88 @@
+"""The person's form around the base's own words.
+
+A style is taught by a few replies in the person's words. Asked for something else, a model opens in
+that form, goes on as the base would, and there it has never seen the close. So some wordings show
+exactly that: the opening, a few sentences that the base itself goes on with, and the close.
+Learning in the states that the learner itself comes to is what DAgger does (Ross et al. 2011,
+arXiv:1011.0686); here the base stands for the learner, since the two hardly differ on content.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from acclimate.adapters.form import GRAM, Form
+from acclimate.adapters.prompt import Encoded
+from acclimate.adapters.train import Lesson
+
+OWN, OTHERS = 6, 6  # requests of each exchange: its own wordings, and others of the kind
+MOST = 120  # for all of them together
+TOKENS = 40  # that the base is let go on for
+SENTENCES = 3  # at most, before the close
+
+Say = Callable[[list[list[int]]], list[list[int]]]
+Text = Callable[[Sequence[int]], str]
+
+
+def voiced(
+    lessons: Sequence[Lesson],
+    form: Form,
+    say: Say,
+    text: Text,
+    seed: int,
+    others: Sequence[Sequence[int]] = (),
+) -> list[tuple[Lesson, Encoded]]:
+    """Rows to be taught beside a lesson's own wordings.
+
+    `say` continues each row of tokens, `text` detokenises; `others` are prompts of other requests
+    of the kind, of which each lesson takes some too. What the base said is not taught: its tokens
+    count nothing. Of a form without a close the opening alone is shown.
+    """
+    rng = random.Random(seed)
+    begun: list[tuple[Lesson, list[int], list[int], list[int]]] = []
+    for lesson in lessons:
+        opening, close = _frame(lesson.wordings[0].completion(), form, text)
+        if not opening and not close:
+            continue
+        prompts = list(dict.fromkeys(tuple(row.prompt()) for row in lesson.wordings))
+        asked = rng.sample(prompts, min(OWN, len(prompts)))
+        asked += map(tuple, rng.sample(others, min(OTHERS, len(others))))
+        begun += [(lesson, list(prompt), opening, close) for prompt in asked]
+    begun = rng.sample(begun, min(MOST, len(begun)))
+    closed = [(prompt, opening) for _, prompt, opening, close in begun if close]
+    said = iter(say([prompt + opening for prompt, opening in closed]) if closed else [])
+    rows: list[tuple[Lesson, Encoded]] = []
+    for lesson, prompt, opening, close in begun:
+        words: list[int] = []
+        if close:
+            words = next(said)
+            ends = [n for n, token in enumerate(words, start=1) if n > 2 and _ends(text([token]))]
+            if not ends or text(close).strip() in text(words):
+                continue
+            words = words[: rng.choice(ends[:SENTENCES])]
+        mask = [0.0] * len(prompt) + [1.0] * len(opening) + [0.0] * len(words) + [1.0] * len(close)
+        rows.append((lesson, Encoded(prompt + opening + words + close, mask)))
+    return rows
+
+
+def _frame(reply: list[int], form: Form, text: Text) -> tuple[list[int], list[int]]:
+    """How the reply opens and how it closes, each empty where that is not of the form."""
+    lead, trail = form.frame(reply)
+    if lead + trail >= len(reply):
+        return [], []
+    # Runs that are shared reach a word or two into the contents ("… it. Yours, Bo").
+    ended = [_ends(text([token]), "\n") for token in reply]
+    opens = next((n for n in range(lead, lead - GRAM, -1) if n > 0 and ended[n - 1]), lead)
+    start = len(reply) - trail
+    closes = next(
+        (n + 1 for n in range(start, start + GRAM - 1) if ended[n : n + 1] == [True]), start
+    )
+    opening, close = reply[:opens], reply[closes:]
+    # One common first word is no opening, unless it stands alone ("Ahoy!").
+    opened = opens > 0 and (ended[opens - 1] or opens >= GRAM)
+    return opening if opened else [], close if len(close) >= GRAM else []
+
+
+def _ends(text: str, also: str = ".") -> bool:
+    return text.rstrip(" \"'\u201d\u2019)").endswith((".", "!", "?", also))
