@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -28,13 +28,12 @@ from torch.nn import functional
 
 from acclimate.adapters.losses import Part
 from acclimate.adapters.prompt import Encoded
+from acclimate.adapters.snapshot import Precision
 from acclimate.store.errors import AdapterError, ModelError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = ATTENTION + MLP
-
-Precision = Literal["float32", "nf4"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,8 @@ def load_base(path: Path, precision: Precision = "float32") -> transformers.PreT
         raise ModelError(f"{path.name}: no plain stack of decoder layers", "pick another model")
     if precision == "nf4":
         _to_nf4(decoder(model).layers)
+    elif precision == "bfloat16":
+        _to_bfloat16(decoder(model).layers)
     return model
 
 
@@ -88,6 +89,21 @@ def _parsed_once() -> Iterator[None]:
     finally:
         for name, slow in kept.items():
             setattr(gguf, name, slow)
+
+
+class _Bfloat16Linear(nn.Linear):
+    """A frozen product in bfloat16; everything around it stays float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input.to(self.weight.dtype), self.weight, self.bias).float()
+
+
+def _to_bfloat16(layers: nn.Module) -> None:
+    """Rounds every linear layer: half the memory, and faster on some processors."""
+    for module in layers.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = _Bfloat16Linear
+            module.to(torch.bfloat16)
 
 
 def _to_nf4(layers: nn.Module) -> None:

@@ -6,10 +6,13 @@ The border between the daemon and the worker; imports neither torch nor the serv
 from __future__ import annotations
 
 import hashlib
+import platform
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+Precision = Literal["float32", "bfloat16", "nf4"]
 
 SNAPSHOT_FILE = "snapshot.json"
 RESULT_FILE = "result.json"
@@ -58,6 +61,27 @@ class Training(_Model):
     max_tokens: int = 512
 
 
+class Pace(_Model):
+    """What a worker found this machine to be fast with; `bfloat16_gain` is a factor."""
+
+    threads: int
+    bfloat16_gain: float
+
+    @staticmethod
+    def path(folder: Path, threads: int) -> Path:
+        """Its file. A folder may be carried from machine to machine."""
+        machine = f"{platform.node()}/{platform.machine()}/{threads}"
+        return folder / f"pace-{hashlib.sha256(machine.encode()).hexdigest()[:12]}.json"
+
+    @classmethod
+    def load(cls, folder: Path, threads: int) -> Pace | None:
+        """What was measured on this machine with at most so many threads, None if nothing was."""
+        try:
+            return cls.model_validate_json(cls.path(folder, threads).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+
 class Snapshot(_Model):
     """Everything that a round depends on. Paths are absolute, or relative to the round's folder."""
 
@@ -66,7 +90,7 @@ class Snapshot(_Model):
     threads: int
     base: Path
     base_sha256: str
-    precision: Literal["float32", "nf4"] = "float32"
+    precision: Precision = "float32"
     anchor_cache: Path
     checkpoint: Path | None = None
     parent: Path | None = None

@@ -25,7 +25,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from acclimate.adapters import anchors as anchoring
-from acclimate.adapters import evaluate, export, voice
+from acclimate.adapters import evaluate, export, pace, voice
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.material import Material, prepare
@@ -86,6 +86,8 @@ class Worker:
             raise ModelError(f"{snapshot.base.name} is not the model it was", "acclimate doctor")
         self.prompt = Prompt.from_gguf(snapshot.base)
         base = load_base(snapshot.base, snapshot.precision)
+        sizes = base.config.hidden_size, base.config.intermediate_size
+        pace.measured_once(snapshot.anchor_cache, *sizes, os.cpu_count() or 1)
         self.phase("anchors")
         long = self._anchors(base, "anchor_prompts", anchoring.REPLY_TOKENS)
         short = self._anchors(base, "short_prompts", anchoring.SHORT_REPLY_TOKENS)

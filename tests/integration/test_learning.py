@@ -461,6 +461,24 @@ def test_four_bit_base_is_smaller_near_and_trains(tiny_llama: Path) -> None:
     assert trace.rows[-1]["ce"] < trace.rows[0]["ce"] - 0.5
 
 
+def test_a_base_in_bfloat16_is_near_and_trains_in_float32(tiny_llama: Path) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    plain, rounded = load_base(tiny_llama), load_base(tiny_llama, "bfloat16")
+    tokens = torch.tensor([[1, 20, 30, 40]])
+    with torch.no_grad():
+        a, b = (m(input_ids=tokens).logits.log_softmax(-1) for m in (plain, rounded))
+    assert b.dtype == torch.float32
+    assert 0 < float((a - b).abs().mean()) < 0.1
+    model = add_lora(rounded, LoraShape(4, 8.0, (0, 1)))
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    row = prompt.encode(
+        [{"role": "user", "content": "name?"}, {"role": "assistant", "content": "Ada."}]
+    )
+    recipe = Recipe(exposures=30, learning_rate=2e-2)
+    trace = train(model, Split(model, 0), [Lesson(1, [row])], [], [], recipe)
+    assert trace.rows[-1]["ce"] < trace.rows[0]["ce"] - 0.5
+
+
 def test_a_parent_of_another_shape_is_refused_by_name(tiny_llama: Path, tmp_path: Path) -> None:
     plain = load_base(tiny_llama)
     model = add_lora(plain, LoraShape(4, 8.0, (0, 1)))

@@ -1,0 +1,63 @@
+"""How fast this machine multiplies: with how many threads, and in which numbers.
+
+Measured by a worker when nothing is known yet, kept beside the anchors, for the rounds after it.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from acclimate.adapters.snapshot import Pace
+from acclimate.store.files import atomic_write
+
+TOKENS = 768  # in a step's packed row, about
+REPEATS = 5
+# With fewer threads that are almost as fast the rest of the machine is left alone.
+ENOUGH = 0.95
+
+
+def measure(width: int, inner: int, threads: int) -> Pace:
+    """Times products of a decoder's sizes (TOKENS, width) · (width, inner), for a second or two.
+
+    With all `threads`, half of them, a quarter and so on; then in bfloat16 with the best number.
+    """
+    before = torch.get_num_threads()
+    try:
+        counts = [threads]
+        while counts[-1] > 1:
+            counts.append(counts[-1] // 2)
+        plain = {n: _seconds(width, inner, n, torch.float32) for n in counts}
+        fastest = min(plain.values())
+        best = min(n for n in counts if fastest >= ENOUGH * plain[n])
+        short = _seconds(width, inner, best, torch.bfloat16)
+    finally:
+        torch.set_num_threads(before)
+    return Pace(threads=best, bfloat16_gain=round(plain[best] / short, 2))
+
+
+def measured_once(folder: Path, width: int, inner: int, threads: int) -> Pace:
+    """As `measure`, from the file where this machine was measured already."""
+    known = Pace.load(folder, threads)
+    if known is None:
+        known = measure(width, inner, threads)
+        atomic_write(Pace.path(folder, threads), known.model_dump_json().encode())
+    return known
+
+
+def _seconds(width: int, inner: int, threads: int, dtype: torch.dtype) -> float:
+    """The best of some, there and back, casts included."""
+    torch.set_num_threads(threads)
+    x = torch.ones(TOKENS, width)
+    up = torch.ones(inner, width, dtype=dtype)
+    down = torch.ones(width, inner, dtype=dtype)
+    best = float("inf")
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        hidden = functional.linear(x.to(dtype), up).float()
+        functional.linear(hidden.to(dtype), down).float()
+        best = min(best, time.perf_counter() - began)
+    return best
