@@ -3,7 +3,8 @@
     python benchmarks/learning.py [--persona development] [--rows ours,naive] [--rounds 3] [--full]
 
 Without `--full` a quick form: the base, naive sequential LoRA and ours, for three rounds. Prints a
-line after every round and writes JSON as it goes. Whole replies are in the JSON.
+line after every round and a table at the end; writes JSON, with whole replies, as it goes, and two
+plots. Rows that the JSON has of the same persona and number of rounds are not run again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from continual import baselines, streams  # noqa: E402
+from continual import baselines, report, streams  # noqa: E402
 from continual.home import BASE, PersonHome  # noqa: E402
 from continual.probe import Base, Probe  # noqa: E402
 
@@ -161,9 +162,13 @@ def main() -> int:
     bench = Bench(args.persona, args.models, args.rounds or (6 if args.full else 3))
     known = sum(bench.base.known)
     print(f"the base answers {known} of {len(bench.base.known)} general questions", flush=True)
-    results: dict[str, Any] = {"persona": args.persona, "base_general": bench.base.said}
+    about = {"persona": args.persona, "rounds": bench.rounds, "base_general": bench.base.said}
+    results: dict[str, Any] = _done(args.out, about) or dict(about)
     for name in args.rows.split(",") if args.rows else FULL if args.full else QUICK:
         print(f"== {name}", flush=True)
+        if name in results and _ended(results[name], bench.rounds):
+            print("done before", flush=True)
+            continue
         if name == "base":
             rows = bench.untaught()
         elif name in ("ours", "joint"):
@@ -175,7 +180,22 @@ def main() -> int:
             results[name].append(row)
             show(row)
             args.out.write_text(json.dumps(results))
+    report.write({k: v for k, v in results.items() if k not in about}, args.out.parent)
     return 0
+
+
+def _done(out: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier run of the same kind wrote, None where there is none."""
+    try:
+        found = json.loads(out.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = isinstance(found, dict) and all(found.get(k) == v for k, v in about.items())
+    return found if same else None
+
+
+def _ended(rows: list[dict[str, Any]], rounds: int) -> bool:
+    return bool(rows) and (rows[-1]["round"] == rounds or rows[-1].get("state") == "failed")
 
 
 if __name__ == "__main__":
