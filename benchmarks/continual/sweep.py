@@ -47,10 +47,10 @@ COLUMNS = ("reworded", "exact", "general_nll", "kl", "kept", "style", "stale", "
 Try = dict[str, Any]
 
 
-def first_tries(method: str, shape: str) -> list[Setting]:
+def first_tries(method: str, shape: str, rates: Sequence[float] = RATES) -> list[Setting]:
     """Every rate, with the coefficient's first value."""
     own = {OWN[method][0]: OWN[method][1][0]} if method in OWN else {}
-    return [Setting(method, shape, rate, own) for rate in RATES]
+    return [Setting(method, shape, rate, own) for rate in rates]
 
 
 def second_tries(method: str, best: Setting) -> list[Setting]:
@@ -157,6 +157,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", type=Path, default=ROOT / ".cache" / "models")
     parser.add_argument("--threads", type=int, default=2)
@@ -167,7 +168,7 @@ def main() -> int:
     sweep = Sweep(args.models, args.rounds, args.out, args.seed)
     for method in args.methods.split(","):
         for shape in args.shapes.split(","):
-            tries = [sweep.attempt(setting) for setting in first_tries(method, shape)]
+            tries = [sweep.attempt(setting) for setting in first_tries(method, shape, args.rates)]
             finished = [t for t in tries if t["score"] is not None]
             if finished:
                 best = _setting(max(finished, key=lambda t: t["score"]))
