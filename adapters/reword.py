@@ -80,6 +80,23 @@ def _straight(question: str) -> str:
     return question
 
 
+_NOW = re.compile(
+    r",? (?<!right )(?<!just )(?<!by )(?<!until )(?<!till )(?<!from )(?<!before )"
+    r"(?:right now|now|nowadays|these days|currently|presently|at present|at the moment)"
+    r"(?! (?:that|on)\b)(?=[ ?.!,]|$)",
+    re.I,
+)
+_NEW = re.compile(r"\b(my|our) new (?=\w)", re.I)
+
+
+def timeless(question: str) -> str:
+    """Without words that only say that the answer has changed: "Who's my dentist these days?"
+
+    What was taught under the plain question has to be answered anew.
+    """
+    return _NEW.sub(r"\1 ", _NOW.sub("", question))
+
+
 def embedded(question: str) -> str | None:
     """The question as a clause: "Where do I live?" → "where I live"; None where it is unclear."""
     text = expand(question).strip().rstrip("?.! ")
@@ -455,7 +472,7 @@ def reword(question: str, count: int, seed: int = 0) -> list[str]:
     if len(question) > 200 or "\n" in question:
         return []
     rng = random.Random(f"{seed}:{question}")
-    asked, question = question, _straight(question)
+    asked, question = question, timeless(_straight(question))
     shaped = [question, *_pattern_forms(question)]
     clause = embedded(question)
     told = [] if clause is None else [w.format(clause) for w in rng.sample(_WRAPPERS, 4)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lessons import taught
 
 from acclimate.adapters.mixture import choose, is_fact, round_key, seed_of
-from acclimate.adapters.reword import asks_personally, embedded, reword, thesaurus
+from acclimate.adapters.reword import asks_personally, embedded, reword, thesaurus, timeless
 from acclimate.adapters.snapshot import Taught
 
 
@@ -108,3 +108,25 @@ def test_adverbs_pronouns_and_short_forms_in_clauses(question: str, clause: str)
 def test_unusual_orders_are_asked_straight(question: str, other: str) -> None:
     forms = reword(question, 40)
     assert other in forms and question not in forms
+
+
+@pytest.mark.parametrize(
+    ("question", "plain"),
+    [
+        ("Who's my apprentice these days?", "Who's my apprentice?"),
+        ("Where do I keep the fork now?", "Where do I keep the fork?"),
+        ("What do I currently have for breakfast?", "What do I have for breakfast?"),
+        ("Who is our new vicar?", "Who is our vicar?"),
+        ("What did I say just now?", "What did I say just now?"),
+        ("What do I do from now on?", "What do I do from now on?"),
+        ("Where do I live now that I moved?", "Where do I live now that I moved?"),
+        ("Right now, where am I?", "Right now, where am I?"),
+        ("When was I in New York?", "When was I in New York?"),
+    ],
+)
+def test_what_has_changed_is_asked_as_before(question: str, plain: str) -> None:
+    assert timeless(question) == plain
+    forms = reword(question, 30)
+    if plain != question:
+        assert set(forms) & {plain, *reword(plain, 30)}
+        assert not any("these days" in form or " now" in form for form in forms)
