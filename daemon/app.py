@@ -36,6 +36,7 @@ from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.lock import HomeLock, Locked, boot_id
 from acclimate.daemon.notify import Notifier
+from acclimate.daemon.probation import Probation
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.rounds import Rounds
 from acclimate.daemon.server import create_app
@@ -57,6 +58,8 @@ HOST = "127.0.0.1"
 STOP_SECONDS = 2  # what running replies get to end after SIGTERM
 LOCK_SECONDS = 5.0  # how long a command that has the home is waited for
 EMBED_BATCH = 8
+PROBATION_SECONDS = 5.0  # how often the evidence on the live adapter is looked at
+PROBATION_PAUSE_SECONDS = 60.0  # after an error
 BUSY_SECONDS = 1.0
 TRIM_SECONDS = 12.0  # memory is given back in the first idle seconds, not again and again
 
@@ -144,6 +147,16 @@ class Daemon:
             config.schedule, self._conditions, lambda reason: self.rounds.start(reason)
         )
         stack.callback(self.schedule.stop)
+        self.probation = Probation(
+            self.db,
+            config.probation,
+            self.engine,
+            self.prompt,
+            self.switch,
+            idle=self._idle,
+            go_on=lambda: not (self.stopping.is_set() or self.engine.busy),
+            taken_back=self._taken_back,
+        )
         self.core = Core(
             home,
             config,
@@ -196,7 +209,7 @@ class Daemon:
         self.attachment.start(self._detached, self._attached)
         stack.callback(self.attachment.stop)
         self.schedule.start()
-        for target in (self._embed, self._beat):
+        for target in (self._embed, self._beat, self._probate):
             thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
             thread.start()
             stack.callback(thread.join, 2.0)
@@ -235,6 +248,21 @@ class Daemon:
                 self.notifier.watchdog()
             else:
                 log.error("decode_thread_stuck")
+
+    def _probate(self) -> None:
+        """Watches the adapter that was made live last, and takes it back when it is worse."""
+        while not self.stopping.wait(PROBATION_SECONDS):
+            try:
+                while self.attachment.attached and self.probation.step():
+                    if self.stopping.is_set():
+                        return
+            except (AcclimateError, sqlite3.Error, OSError) as error:
+                log.warning("probation_paused", error=str(error))
+                self.stopping.wait(PROBATION_PAUSE_SECONDS)
+
+    def _taken_back(self, notice: str) -> None:
+        self.rounds.interrupt("the adapter that it started from was taken back")
+        self.notifier.status(notice)
 
     # Changes from outside
 
@@ -288,6 +316,14 @@ class Daemon:
             pinned=attached and ledger.pinned(self.db),
             idle_seconds=self.engine.idle_seconds,
             **schedule.machine(),
+        )
+
+    def _idle(self) -> bool:
+        now = self._conditions()
+        return (
+            now.attached
+            and not now.running
+            and schedule.disturbing(now, self.config.schedule) is None
         )
 
     # Files

@@ -14,6 +14,7 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tomlkit.exceptions import TOMLKitError
 
+from acclimate.adapters.probation import ProbationConfig
 from acclimate.daemon.log import LogConfig
 from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.rounds import LearnConfig
@@ -66,6 +67,7 @@ class Config(_Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     watch: WatchConfig = WatchConfig()
     learn: LearnConfig = LearnConfig()
+    probation: ProbationConfig = ProbationConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     log: LogConfig = LogConfig()
 

@@ -1,16 +1,18 @@
 """Which adapters and contexts are in memory, which adapter is live, and when each is let go.
 
-Makes and frees native memory off the decode thread; knows no tokens and decodes only for canaries.
+Makes and frees native memory off the decode thread; decodes only to measure, never for a reply.
 """
 
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -18,12 +20,14 @@ import numpy as np
 from acclimate.adapters import gguf_check, native
 from acclimate.daemon.decode import Lane, Meter
 from acclimate.daemon.llama import Adapter, Context, Model
+from acclimate.daemon.sampling import logprobs
 from acclimate.daemon.stream import Job
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
 
 BASE = "base"
 LOADER_NICENESS = 10
 BATCH_TOKENS = 128  # a larger batch computes prompts no faster and costs memory
+MEASURED_TOKENS = 32  # at once: who asks meanwhile waits for no more, and their logits take 6 MB
 
 
 P = ParamSpec("P")
@@ -171,24 +175,67 @@ class Contexts:
         return self._on_loader(self._logits, tokens, name)
 
     def _logits(self, tokens: list[int], name: str) -> np.ndarray:
+        with closing(self._outputs(tokens, len(tokens) - 1, name, BATCH_TOKENS)) as outputs:
+            return next(outputs).copy()
+
+    def nll(
+        self, tokens: list[int], start: int, name: str, go_on: Callable[[], bool]
+    ) -> float | None:
+        """Mean NLL of the tokens from index `start` (1 or more) on, in nats a token.
+
+        None as soon as `go_on`, asked before every few tokens, says no.
+        """
+        return self._on_loader(self._nll, tokens, start, name, go_on)
+
+    def _nll(
+        self, tokens: list[int], start: int, name: str, go_on: Callable[[], bool]
+    ) -> float | None:
+        found = self._outputs(tokens[:-1], start - 1, name, MEASURED_TOKENS, go_on)
+        with closing(found) as outputs:
+            nlls = [
+                -logprobs(logits, token, 0)[0]
+                for logits, token in zip(outputs, tokens[start:], strict=False)
+            ]
+        return fmean(nlls) if len(nlls) == len(tokens) - start else None
+
+    def _outputs(
+        self,
+        tokens: list[int],
+        first: int,
+        name: str,
+        batch: int,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> Generator[np.ndarray, None, None]:
+        """Logits after each token from index `first` on; each is valid until the next is asked for.
+
+        They are computed in a context made for this, `batch` tokens at a time, while `go_on`.
+        """
         with self._native:
-            model = self.model
             if not 0 < len(tokens) <= self.limit:
                 raise EngineError(f"cannot compute logits of {len(tokens)} tokens")
             with self.changed:
                 adapter = self._loaded[self.resolve(name)].adapter
-            batch = min(BATCH_TOKENS, len(tokens))
+            batch = min(batch, len(tokens))
             # One thread: see Context.warm.
-            with Context(model, adapter, tokens=len(tokens), batch=batch, threads=1) as context:
-                index = 0
+            with Context(
+                self.model,
+                adapter,
+                tokens=len(tokens),
+                batch=batch,
+                threads=1,
+                outputs=min(batch, len(tokens) - first),
+            ) as context:
                 for start in range(0, len(tokens), batch):
+                    if not go_on():
+                        return
                     part = tokens[start : start + batch]
+                    wanted = range(min(max(first - start, 0), len(part)), len(part))
                     context.batch.clear()
-                    last = start + len(part) == len(tokens)
-                    index = context.batch.add(0, part, start, want=last)
+                    context.batch.add(0, part, start, want=False)
+                    context.batch.want_all(wanted.start)
                     if context.decode() != 0:
                         raise EngineError(f"llama_decode failed for {name}")
-                return context.logits(index).copy()
+                    yield from map(context.logits, wanted)
 
     # While `changed` is held
 

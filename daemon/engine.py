@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,16 @@ class Engine:
     def logits(self, tokens: list[int], adapter: str = BASE) -> np.ndarray:
         """Logits after the last token, (vocabulary,) float32, computed in a fresh context."""
         return self._contexts.logits(tokens, adapter)
+
+    def nll(
+        self, tokens: list[int], start: int, adapter: str, go_on: Callable[[], bool]
+    ) -> float | None:
+        """Mean NLL of the tokens from index `start` (1 or more) on, in nats a token.
+
+        Computed in a fresh context on one thread at low priority; None as soon as `go_on`, asked
+        before every few tokens, says no. Raises NotFound, EngineError.
+        """
+        return self._contexts.nll(tokens, start, adapter, go_on)
 
     @property
     def live(self) -> str:

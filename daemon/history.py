@@ -37,7 +37,11 @@ def history(db: Db, limit: int = 50) -> dict[str, Any]:
     """Adapters, rounds (also those that were rejected) and swaps, each newest first."""
     rounds = {r.id: r for r in ledger.rounds(db, limit=-1)}
     live = ledger.live(db)
-    adapters = [adapter_of(a, rounds.get(a.round_id), live) for a in ledger.adapters(db)]
+    lost = ledger.taken_back(db)
+    adapters = [
+        adapter_of(a, rounds.get(a.round_id), live, lost.get(a.version))
+        for a in ledger.adapters(db)
+    ]
     return {
         "live": name_of(live),
         "pinned": ledger.pinned(db),
@@ -49,6 +53,7 @@ def history(db: Db, limit: int = 50) -> dict[str, Any]:
                 "from": name_of(swap.from_version),
                 "to": name_of(swap.to_version),
                 "reason": swap.reason,
+                "why": swap.why,
                 "at": swap.at,
             }
             for swap in ledger.swaps(db, limit)
@@ -56,8 +61,22 @@ def history(db: Db, limit: int = 50) -> dict[str, Any]:
     }
 
 
-def adapter_of(a: ledger.Adapter, made_by: ledger.Round | None, live: int | None) -> dict[str, Any]:
-    """One adapter as a row of `history`."""
+def notice(db: Db) -> str:
+    """What the program did with live last, where nobody asked for it: that it took one back."""
+    last = ledger.swaps(db, 1)
+    if not last or last[0].reason != ledger.PROBATION:
+        return ""
+    return f"{name_of(last[0].from_version)} {_taken_back(last[0])}"
+
+
+def _taken_back(swap: ledger.Swap) -> str:
+    return f"rolled back to {name_of(swap.to_version)}: {swap.why}"
+
+
+def adapter_of(
+    a: ledger.Adapter, made_by: ledger.Round | None, live: int | None, lost: ledger.Swap | None
+) -> dict[str, Any]:
+    """One adapter as a row of `history`; `lost` is the swap that took it back."""
     return {
         "version": name_of(a.version),
         "parent": name_of(a.parent),
@@ -65,6 +84,7 @@ def adapter_of(a: ledger.Adapter, made_by: ledger.Round | None, live: int | None
         "live": a.version == live,
         "state": a.state,
         "retired": a.reason,
+        "taken_back": "" if lost is None else _taken_back(lost),
         "scale": a.scale,
         "sha256": a.sha256,
         "created_at": a.created_at,
@@ -121,7 +141,7 @@ def show(db: Db, name: str) -> dict[str, Any]:
     taught = [buffer.get(db, example_id) for example_id in lineage.examples[version]]
     documents = {example.document_id for example in taught} - {None}
     return {
-        **adapter_of(a, _round_of(db, a), ledger.live(db)),
+        **adapter_of(a, _round_of(db, a), ledger.live(db), ledger.taken_back(db).get(version)),
         "lineage": [*(name_of(v) for v in lineage.versions), BASE],
         "card": a.card,
         "taught": _by_source(db, lineage.examples[version]),

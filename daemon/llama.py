@@ -143,9 +143,9 @@ class Batch:
         self.count = end
         return end - 1
 
-    def want_all(self) -> None:
-        """Every token's output, as pooling needs them."""
-        self._wanted[: self.count] = [1] * self.count
+    def want_all(self, start: int = 0) -> None:
+        """The output of every token from index `start` on; pooling needs all of them."""
+        self._wanted[start : self.count] = [1] * (self.count - start)
 
 
 class Context:
@@ -161,7 +161,9 @@ class Context:
         batch: int = 256,
         threads: int = 1,
         embeddings: bool = False,
+        outputs: int | None = None,
     ) -> None:
+        """`outputs` bounds how many tokens of a batch have logits: by default one a sequence."""
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = tokens
         params.n_batch = params.n_ubatch = batch
@@ -172,7 +174,7 @@ class Context:
         params.embeddings = embeddings
         if not embeddings:
             # Room for the logits of every batch token would be 50 MB with a large vocabulary.
-            params.n_outputs_max = sequences
+            params.n_outputs_max = outputs or sequences
         self._threads = threads
         self.adapter = adapter
         self.vocabulary_size = model.vocabulary.size

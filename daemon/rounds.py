@@ -223,7 +223,8 @@ class Rounds:
     def _choose(self, parent: int | None) -> tuple[int, str, Mixture]:
         """The round's seed, what it is about as a hash, and its examples. Raises RoundError."""
         limit, caps = self._config.max_new, self._config.caps()
-        new = buffer.snapshot(self._db, limit=limit, replay=0, caps=caps).new
+        lost = ledger.often_taken_back(self._db, parent)
+        new = buffer.snapshot(self._db, limit=limit, replay=0, caps=caps, taken_back=lost).new
         if not new:
             raise RoundError(
                 "there is nothing new to learn",
@@ -233,7 +234,12 @@ class Rounds:
         key = round_key(map(taught_of, new), on)
         seed = seed_of(key, ledger.rejections(self._db, key))
         found = buffer.snapshot(
-            self._db, limit=limit, replay=self._config.replay, seed=seed, caps=caps
+            self._db,
+            limit=limit,
+            replay=self._config.replay,
+            seed=seed,
+            caps=caps,
+            taken_back=lost,
         )
         waited = frozenset(e.id for e in new if e.state == "held-out")
         return (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from acclimate.daemon import history
+from acclimate.daemon import history, probation
 from acclimate.daemon.token import token_file
 from acclimate.store import buffer, ledger, receipts, sources
 from acclimate.store.db import Db
@@ -46,6 +46,8 @@ def status(core: "Core") -> dict[str, Any]:
         "models": {"base": core.config.models.base, "embedder": core.config.models.embedder},
         "live": history.name_of(ledger.live(db)),
         "pinned": ledger.pinned(db),
+        "probation": probation.state(db, core.config.probation),
+        "notice": history.notice(db),
         "engine": core.engine.stats() if core.engine else None,
         "examples": dict(buffer.counts(db)),
         "routes": dict(buffer.routes(db)),

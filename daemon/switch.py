@@ -61,6 +61,19 @@ class Switch:
         ledger.unpin(self._db)
         return {"live": history.name_of(ledger.live(self._db)), "pinned": False}
 
+    def take_back(self, version: int, why: str) -> bool:
+        """Serve the nearest whole ancestor of an adapter that is worse in use.
+
+        False, and nothing is done, when the person has moved or pinned live meanwhile. Raises
+        AdapterError when the ancestor cannot be loaded.
+        """
+        with self._moving:
+            if ledger.live(self._db) != version or ledger.pinned(self._db):
+                return False
+            to = self._before_live()
+            self._move(to, lambda: ledger.set_live(self._db, to, ledger.PROBATION, why))
+        return True
+
     def accept(self, version: int, record: Callable[[], None]) -> None:
         """Record a round's adapter, which is in memory already; serve it unless one is pinned."""
         with self._moving:

@@ -64,11 +64,13 @@ def _adapter_row(a: Data, pinned: bool) -> tuple[str, ...]:
         _taught(a),
         gain(a.get("measures") or {}),
         forgetting(a.get("measures") or {}),
-        "accepted" if a.get("state") == "ok" else f"[yellow]{cell(_state(a))}[/]",
+        "accepted" if (state := _state(a)) == "ok" else f"[yellow]{cell(state)}[/]",
     )
 
 
 def _state(a: Data) -> str:
+    if a["state"] == "ok" and not a.get("live") and a.get("taken_back"):
+        return str(a["taken_back"])
     return ": ".join(filter(None, (str(a["state"]), a.get("retired"))))
 
 
@@ -207,6 +209,8 @@ def status(data: Data) -> RenderableType:
             ("daemon", _daemon(data.get("daemon") or {})),
             ("home", f"{home.get('path')}" + (" (portable)" if home.get("portable") else "")),
             ("live", f"{live} on {models.get('base', '?')}"),
+            ("notice", Text(notice, style="yellow") if (notice := data.get("notice")) else ""),
+            ("on probation", _probation(data.get("probation"))),
             ("round", _round(data)),
             ("next round", _next(data)),
             ("examples", counts(examples) or "none yet"),
@@ -274,6 +278,13 @@ def _daemon(daemon: Data) -> Text:
     if memory := daemon.get("memory_bytes"):
         said.append(f"{memory / 1e6:.0f} MB")
     return Text(", ".join(said), style="green")
+
+
+def _probation(watched: Data | None) -> str:
+    if watched is None:
+        return ""
+    said = "; ".join(watched[kind]["said"] for kind in ("ratings", "losses"))
+    return f"{watched['adapter']} against {watched['against']}: {said}"
 
 
 def _round(data: Data) -> str:

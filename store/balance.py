@@ -11,6 +11,7 @@ from dataclasses import dataclass
 SOURCE_SHARE = "its source has given its share of a round; it waits for the next"
 ALIKE_ROUND = "near-duplicates of it are in the round; it waits for the next"
 ALIKE = "as many near-duplicates of it as may be are learned"
+TAKEN_BACK = "adapters that learned it here were taken back; it waits until another one is live"
 
 
 @dataclass(frozen=True)

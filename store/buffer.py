@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from acclimate.store import dedupe
 from acclimate.store import replay as rehearsals
-from acclimate.store.balance import Caps, Waiting, choose
+from acclimate.store.balance import TAKEN_BACK, Caps, Waiting, choose
 from acclimate.store.chats import Exchange, canonical
 from acclimate.store.curate import judge
 from acclimate.store.db import Db, ids
@@ -238,14 +238,20 @@ def held_back(db: Db) -> dict[str, int]:
 
 
 def snapshot(
-    db: Db, *, limit: int, replay: int, seed: int = 0, caps: Caps | None = None
+    db: Db,
+    *,
+    limit: int,
+    replay: int,
+    seed: int = 0,
+    caps: Caps | None = None,
+    taken_back: Iterable[int] = (),
 ) -> Snapshot:
     """At most `limit` examples to teach, oldest first, and `replay` of the learned ones.
 
-    What a cap holds back stays pending, with the reason. A learned reply that a newer one
-    contradicts is not rehearsed.
+    What a cap holds back stays pending, with the reason, and so does what is `taken_back` (see
+    `ledger.often_taken_back`). A learned reply that a newer one contradicts is not rehearsed.
     """
-    caps = caps or Caps()
+    caps, apart = caps or Caps(), ids(taken_back)
     with db.write() as conn:
         held_out = _waiting(
             conn,
@@ -259,11 +265,14 @@ def snapshot(
             f" WHERE state = 'pending' AND {TEACHABLE} AND (origin = 'said' OR id IN ("
             "  SELECT id FROM examples INDEXED BY examples_of_notes"
             f"  WHERE state = 'pending' AND origin = 'note' AND {TEACHABLE}"
-            "  ORDER BY weight DESC, id LIMIT ?)) ORDER BY id",
+            "  AND id NOT IN (SELECT value FROM json_each(?1))"
+            "  ORDER BY weight DESC, id LIMIT ?2))"
+            " AND id NOT IN (SELECT value FROM json_each(?1)) ORDER BY id",
+            apart,
             caps.from_notes,
         )
         chosen = choose(held_out, pending, limit, caps, lambda cluster: _taught(conn, cluster))
-        _note_held(conn, chosen.held)
+        _note_held(conn, {**chosen.held, **_pending_of(conn, apart)})
         taken = set(chosen.ids)
         clusters = Counter(one.cluster for one in (*held_out, *pending) if one.id in taken)
         rehearsed = rehearsals.draw(
@@ -280,8 +289,17 @@ def snapshot(
     return Snapshot([_example(row) for row in new], [_example(row) for row in old])
 
 
-def _waiting(conn: sqlite3.Connection, query: str, *values: int) -> list[Waiting]:
+def _waiting(conn: sqlite3.Connection, query: str, *values: int | str) -> list[Waiting]:
     return [Waiting(*row) for row in conn.execute(query, values).fetchall()]
+
+
+def _pending_of(conn: sqlite3.Connection, apart: str) -> dict[int, str]:
+    rows = conn.execute(
+        f"SELECT id FROM examples WHERE state = 'pending' AND {TEACHABLE}"  # noqa: S608
+        " AND id IN (SELECT value FROM json_each(?))",
+        (apart,),
+    )
+    return {row["id"]: TAKEN_BACK for row in rows.fetchall()}
 
 
 def _taught(conn: sqlite3.Connection, cluster: int) -> int:

@@ -155,6 +155,32 @@ def list_feedback(db: Db, *, unused: bool = False, limit: int = 50) -> list[Feed
     ]
 
 
+def ratings(db: Db) -> dict[str, list[bool]]:
+    """By adapter, whether each rated reply of it was bad; the last rating of a reply counts.
+
+    In the order of these ratings. Who corrects a reply was not content with it: that is a bad one.
+    """
+    rows = db.read().execute(
+        "SELECT m.adapter, f.rating FROM feedback f JOIN messages m ON m.id = f.message_id"
+        " WHERE m.adapter IS NOT NULL"
+        " AND f.id IN (SELECT max(id) FROM feedback GROUP BY message_id) ORDER BY f.id"
+    )
+    found: dict[str, list[bool]] = {}
+    for row in rows.fetchall():
+        found.setdefault(row["adapter"], []).append(row["rating"] != "good")
+    return found
+
+
+def generated(db: Db, reply: str) -> bool:
+    """Whether a kept reply of the model, under whatever adapter, is this text."""
+    row = db.read().execute(
+        "SELECT 1 FROM messages WHERE role = 'assistant' AND adapter IS NOT NULL"
+        " AND trim(content, :white) = trim(:reply, :white) LIMIT 1",
+        {"reply": reply, "white": " \t\r\n"},
+    )
+    return row.fetchone() is not None
+
+
 def plain(text: str) -> str:
     """A text as it is compared: case and white space do not count."""
     return " ".join(text.split()).casefold()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from acclimate.store.balance import ALIKE
+from acclimate.store.balance import ALIKE, TAKEN_BACK
 from acclimate.store.buffer import FORGOTTEN, TEACHABLE
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound, RoundError, StoreError
@@ -24,6 +24,13 @@ from acclimate.store.topics import SUPERSEDED
 
 ADAPTER_FILE = "adapter.gguf"
 WAS_FORGOTTEN = "an example was forgotten"  # why a round was ended that had it
+PROBATION = "probation"  # the reason of a swap that took an adapter back, see `store.probation`
+# So many times the adapter that learned an example is taken back before the example has to wait.
+MOST_TAKEN_BACK = 2
+_WAS_TAKEN_BACK = (
+    "EXISTS (SELECT 1 FROM adapters a JOIN swaps s ON s.from_version = a.version"
+    " WHERE a.round_id = rounds.id AND s.reason = 'probation')"
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Swap:
     to_version: int | None
     reason: str
     at: float
+    why: str  # in words, where the program decided it by itself
 
 
 @dataclass(frozen=True)
@@ -207,13 +215,13 @@ def pinned(db: Db) -> bool:
     return bool(_setting(db.read(), "pinned", False))
 
 
-def set_live(db: Db, version: int | None, reason: str) -> None:
+def set_live(db: Db, version: int | None, reason: str, why: str = "") -> None:
     """Make another adapter (None: the base model) the one served. Raises NotFound, StoreError."""
     with db.write() as conn:
         if version is not None and adapter(db, version).state != "ok":
             why = adapter(db, version).reason or "it was damaged"
             raise StoreError(f"{version_name(version)} is retired: {why}", "see: acclimate history")
-        _move_live(conn, version, reason)
+        _move_live(conn, version, reason, why)
 
 
 def pin(db: Db, version: int | None) -> None:
@@ -248,14 +256,14 @@ def end_load(db: Db) -> None:
         _set(conn, "loading", None)
 
 
-def _move_live(conn: sqlite3.Connection, version: int | None, reason: str) -> None:
+def _move_live(conn: sqlite3.Connection, version: int | None, reason: str, why: str = "") -> None:
     before = _setting(conn, "live", None)
     if before == version:
         return
     _set(conn, "live", version)
     conn.execute(
-        "INSERT INTO swaps(from_version, to_version, reason, at) VALUES (?, ?, ?, ?)",
-        (before, version, reason, time.time()),
+        "INSERT INTO swaps(from_version, to_version, reason, at, why) VALUES (?, ?, ?, ?, ?)",
+        (before, version, reason, time.time(), why),
     )
     _follow_live(conn, version)
     failpoint("swap.recorded")
@@ -338,29 +346,49 @@ def _adapter(row: sqlite3.Row) -> Adapter:
 def waiting(db: Db) -> int:
     """How many examples a scheduled round would find worth its while: those not taught yet.
 
-    After a rejection, only what came since: the same round again would be rejected again. After
-    something was forgotten it is no longer the same.
+    After a rejection, only what came since: the same round again would be rejected again. So it is
+    after a round whose adapter was taken back. After something was forgotten it is no longer the
+    same.
     """
     query = (
         f"SELECT count(*) FROM examples WHERE state IN ('pending', 'held-out') AND {TEACHABLE}"  # noqa: S608
-        " AND reason != ? AND id > coalesce(("
+        " AND reason NOT IN (?, ?) AND id > coalesce(("
         "  SELECT max(r.example_id) FROM round_examples r JOIN rounds ON rounds.id = r.round_id"
-        "  WHERE state = 'rejected'"
+        f"  WHERE (state = 'rejected' OR {_WAS_TAKEN_BACK})"
         "  AND rounds.id > coalesce((SELECT max(last_round) FROM receipts), 0)"
         "  AND rounds.id = (SELECT max(id) FROM rounds WHERE state IN ('accepted', 'rejected'))"
         "), 0)"
     )
-    (count,) = db.read().execute(query, (ALIKE,)).fetchone()
+    (count,) = db.read().execute(query, (ALIKE, TAKEN_BACK)).fetchone()
     return int(count)
 
 
 def rejections(db: Db, content_sha256: str) -> int:
-    """How many rounds about exactly this were rejected."""
+    """How many rounds about exactly this were rejected, or gave an adapter that was taken back."""
     row = db.read().execute(
-        "SELECT count(*) FROM rounds WHERE state = 'rejected' AND content_sha256 = ?",
+        "SELECT count(*) FROM rounds WHERE content_sha256 = ?"  # noqa: S608
+        f" AND (state = 'rejected' OR {_WAS_TAKEN_BACK})",
         (content_sha256,),
     )
     return int(row.fetchone()[0])
+
+
+def taken_back(db: Db) -> dict[int, Swap]:
+    """How each adapter that was taken back lost its place, the last time."""
+    rows = db.read().execute("SELECT * FROM swaps WHERE reason = ? ORDER BY id", (PROBATION,))
+    return {row["from_version"]: Swap(**dict(row)) for row in rows.fetchall()}
+
+
+def often_taken_back(db: Db, parent: int | None) -> list[int]:
+    """Examples that `MOST_TAKEN_BACK` adapters or more learned on this parent and lost with it."""
+    rows = db.read().execute(
+        "SELECT r.example_id FROM round_examples r JOIN adapters a USING (round_id)"
+        " WHERE r.role = 'new' AND a.parent IS ? AND a.version IN"
+        "  (SELECT from_version FROM swaps WHERE reason = ?)"
+        " GROUP BY r.example_id HAVING count(*) >= ?",
+        (parent, PROBATION, MOST_TAKEN_BACK),
+    )
+    return [row["example_id"] for row in rows.fetchall()]
 
 
 def rounds(db: Db, limit: int = 50) -> list[Round]:

@@ -244,6 +244,23 @@ CREATE TRIGGER examples_emptied_of_topic AFTER UPDATE OF content ON examples
 END;
 """
 
+_PROBATION = """
+ALTER TABLE swaps ADD COLUMN why TEXT NOT NULL DEFAULT '';
+CREATE TABLE probation_losses (
+    version INTEGER NOT NULL REFERENCES adapters(version),
+    against INTEGER REFERENCES adapters(version),
+    example_id INTEGER NOT NULL REFERENCES examples(id),
+    before REAL NOT NULL,
+    live REAL NOT NULL,
+    PRIMARY KEY (version, example_id)
+) WITHOUT ROWID;
+CREATE INDEX probation_losses_by_example ON probation_losses(example_id);
+CREATE TRIGGER examples_emptied_of_losses AFTER UPDATE OF content ON examples
+    WHEN new.content = '{}' BEGIN
+    DELETE FROM probation_losses WHERE example_id = old.id;
+END;
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -277,6 +294,10 @@ def m008_study(db: Any) -> None:
     _run(db, _STUDY)
 
 
+def m009_probation(db: Any) -> None:
+    _run(db, _PROBATION)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -286,6 +307,7 @@ STEPS = (
     m006_curation,
     m007_receipts,
     m008_study,
+    m009_probation,
 )
 
 

@@ -74,6 +74,18 @@ def test_history_shows_adapters_and_what_was_rejected() -> None:
     assert "live: v0001 (pinned)" in text
 
 
+def test_an_adapter_that_was_taken_back_says_why_unless_it_is_live_again() -> None:
+    said = "rolled back to base: 9 of 12 rated replies were bad, 2 of 15 before"
+    data = {"live": "base", "pinned": False, "rounds": [], "swaps": []}
+    lost = {**ADAPTER, "live": False, "taken_back": said}
+    assert said in drawn(views_learning.history({**data, "adapters": [lost]}))
+    assert f"v0001 ({said})" in drawn(views_learning.adapter(lost))
+    again = {**lost, "live": True}
+    assert "accepted" in drawn(views_learning.history({**data, "adapters": [again]}))
+    gone = {**lost, "state": "retired", "retired": "it learned what was forgotten"}
+    assert "retired: it learned" in drawn(views_learning.adapter(gone))
+
+
 def test_empty_history_says_what_to_do() -> None:
     empty = {"live": "base", "pinned": False, "adapters": [], "rounds": [], "swaps": []}
     assert "acclimate learn" in drawn(views_learning.history(empty))
@@ -129,6 +141,13 @@ def test_status_on_one_screen() -> None:
         "models": {"base": "smollm2", "embedder": "minilm"},
         "live": "v0001",
         "pinned": False,
+        "notice": "v0002 rolled back to v0001: 9 of 12 rated replies were bad",
+        "probation": {
+            "adapter": "v0001",
+            "against": "base",
+            "ratings": {"verdict": "open", "said": "1 of 3 rated replies were bad"},
+            "losses": {"verdict": "open", "said": "4 of at least 8 exchanges measured"},
+        },
         "examples": {"pending": 3, "learned": 0},
         "routes": {"weights": 1, "retrieval": 2, "preference": 0, "dropped": 1},
         "held_back": {"its source has given its share": 5},
@@ -155,6 +174,8 @@ def test_status_on_one_screen() -> None:
         "pid 5, port 7077, for 2 h, 200 MB",
         "/h (portable)",
         "v0001 on smollm2",
+        "v0002 rolled back to v0001: 9 of 12 rated",
+        "v0001 against base: 1 of 3 rated replies were bad; 4 of at least 8 exchanges measured",
         "3 pending",
         "2 for retrieval only, 1 dropped",
         "5: its source has given its share",
@@ -166,8 +187,10 @@ def test_status_on_one_screen() -> None:
         "2 waiting",
     ):
         assert word in text, word
-    idle = {**data, "daemon": {"running": False}, "round": None, "sources": []}
-    assert "acclimate run" in drawn(views_learning.status(idle))
+    quiet = {"probation": None, "notice": ""}
+    idle = {**data, **quiet, "daemon": {"running": False}, "round": None, "sources": []}
+    shown = drawn(views_learning.status(idle))
+    assert "acclimate run" in shown and "notice" not in shown and "probation" not in shown
 
 
 def test_streamed_text_cannot_drive_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,13 @@ from datetime import datetime
 
 import pytest
 
-from acclimate.daemon.schedule import Conditions, Schedule, ScheduleConfig, obstacle
+from acclimate.daemon.schedule import (
+    Conditions,
+    Schedule,
+    ScheduleConfig,
+    disturbing,
+    obstacle,
+)
 from acclimate.store.errors import AcclimateError, Detached
 
 
@@ -40,6 +46,12 @@ def ready(**changes: object) -> Conditions:
 )
 def test_the_first_obstacle_is_named(changes: dict[str, object], why: str | None) -> None:
     assert obstacle(ready(**changes), ScheduleConfig(quiet_hours="22:00-07:00")) == why
+
+
+def test_whom_it_disturbs_hangs_on_the_machine_not_on_the_buffer() -> None:
+    nothing_to_learn = ready(waiting=0, pinned=True)
+    assert disturbing(nothing_to_learn, ScheduleConfig(enabled=False)) is None
+    assert disturbing(ready(idle_seconds=1.0), ScheduleConfig()) == "somebody is chatting"
 
 
 @pytest.mark.parametrize(
