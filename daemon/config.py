@@ -14,6 +14,7 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tomlkit.exceptions import TOMLKitError
 
+from acclimate.daemon.inquire import StudyConfig
 from acclimate.daemon.log import LogConfig
 from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.rounds import LearnConfig
@@ -65,6 +66,7 @@ class Config(_Section):
     engine: EngineConfig = EngineConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     watch: WatchConfig = WatchConfig()
+    study: StudyConfig = StudyConfig()
     learn: LearnConfig = LearnConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     log: LogConfig = LogConfig()

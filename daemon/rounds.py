@@ -238,9 +238,8 @@ class Rounds:
     def _precision(self) -> Literal["float32", "nf4"]:
         if self._config.base_precision != "auto":
             return self._config.base_precision
-        weights = sum(math.prod(t.shape) for t in read_header(self._base).tensors.values())
         room = psutil.virtual_memory().total * FLOAT32_MEMORY_SHARE
-        return "float32" if weights * 4 <= room else "nf4"
+        return "float32" if read_header(self._base).parameters * 4 <= room else "nf4"
 
     def current(self) -> dict[str, Any] | None:
         """Progress of the running round, None when none runs."""

@@ -244,6 +244,17 @@ CREATE TRIGGER examples_emptied_of_topic AFTER UPDATE OF content ON examples
 END;
 """
 
+_INQUIRIES = """
+CREATE TABLE inquiries (
+    chunk_id INTEGER PRIMARY KEY REFERENCES chunks(id) ON DELETE CASCADE,
+    base TEXT NOT NULL,
+    asked INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
+    dropped TEXT NOT NULL
+);
+ALTER TABLE chunks ADD COLUMN by_model INTEGER NOT NULL DEFAULT 0;
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -277,6 +288,10 @@ def m008_study(db: Any) -> None:
     _run(db, _STUDY)
 
 
+def m009_inquiries(db: Any) -> None:
+    _run(db, _INQUIRIES)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -286,6 +301,7 @@ STEPS = (
     m006_curation,
     m007_receipts,
     m008_study,
+    m009_inquiries,
 )
 
 
