@@ -49,9 +49,9 @@ log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 15.0  # how often to see whether there is something to do
 ANSWER_TOKENS = 48
-SECRET, PASSING, KNOWN, UNREAD, GUESSED, FAILED = (
+SECRET, UNFIT, KNOWN, UNREAD, GUESSED, FAILED = (
     "a secret",
-    "true for a while only",
+    "not for the weights",
     "asked already",
     "not read back",
     "known without the note",
@@ -179,7 +179,7 @@ class Inquirer:
         if tidy_exchanges([exchange]).found:
             return SECRET
         if decide(exchange).route != "weights":
-            return PASSING
+            return UNFIT
         return KNOWN if self._stands(pair, part) else ""
 
     def _stands(self, pair: Pair, part: Unstudied) -> bool:
@@ -246,6 +246,9 @@ class Inquirer:
                 log.warning("inquiries_stopped", error=self.paused)
 
     def _due(self) -> bool:
+        if self._wanted():  # with its drive away the database cannot be asked either
+            self.paused = None
+            return False
         waits = inquiries.first_waiting(self._db, self._base) is not None
         self.paused = self._unrest() if waits else None
         return waits and self.paused is None

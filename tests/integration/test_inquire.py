@@ -101,7 +101,7 @@ def test_what_passes_is_learned_and_found_with_its_passage_and_asked_once(db: Db
         (("What does my Emrys live by?", "clocks"), "", "", inquiry.ABSENT),
         (GOOD, "I cannot say.", "", inquire.UNREAD),
         (GOOD, "", "By barometers, I think.", inquire.GUESSED),
-        (("Where will my Emrys be tomorrow?", "the tugs"), "", "", inquire.PASSING),
+        (("Where will my Emrys be tomorrow?", "the tugs"), "", "", inquire.UNFIT),
         (
             ("Is AKIAQ3EGRZJ4X7LMNOPS of my barometers?", "bread"),
             "",
