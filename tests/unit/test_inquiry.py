@@ -1,7 +1,7 @@
 """What the base writes about a note: read whatever it is, and kept only where the note says so."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.adapters import inquiry
@@ -30,6 +30,7 @@ def test_pairs_are_read_in_any_dress() -> None:
     assert pairs_of("None\n") == pairs_of("") == []
 
 
+@settings(deadline=None)
 @given(REPLIES, st.text(max_size=200))
 def test_whatever_is_written_is_read_and_judged(reply: str, note: str) -> None:
     pairs = pairs_of(reply + "\n")
@@ -40,6 +41,7 @@ def test_whatever_is_written_is_read_and_judged(reply: str, note: str) -> None:
             assert says(note, pair.answer)
 
 
+@settings(deadline=None)
 @given(REPLIES, st.text(max_size=30))
 def test_what_is_quoted_stands_in_the_note(note: str, answer: str) -> None:
     found = quoted(answer, note)
