@@ -73,6 +73,11 @@ class Header:
     def architecture(self) -> str:
         return str(self.metadata.get("general.architecture", ""))
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the tensors hold."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
+
 
 class _Cursor:
     """Reads forward through bytes and never past their end."""

@@ -34,6 +34,7 @@ from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.inquire import Inquirer
 from acclimate.daemon.lock import HomeLock, Locked, boot_id
 from acclimate.daemon.notify import Notifier
 from acclimate.daemon.probation import Probation
@@ -153,10 +154,11 @@ class Daemon:
             self.engine,
             self.prompt,
             self.switch,
-            idle=self._idle,
+            idle=lambda: schedule.unrest(self._conditions(), config.schedule) is None,
             go_on=lambda: not (self.stopping.is_set() or self.engine.busy),
             taken_back=self._taken_back,
         )
+        self.inquirer = self._inquirer(base)
         self.core = Core(
             home,
             config,
@@ -169,6 +171,20 @@ class Daemon:
             schedule=self.schedule,
             on_sources=self._sources_changed,
             switch=self.switch,
+            inquirer=self.inquirer,
+        )
+
+    def _inquirer(self, base: Path) -> Inquirer | None:
+        """None where the base is not to write questions."""
+        if not self.config.study.wants(base):
+            return None
+        return Inquirer(
+            self.db,
+            self.engine,
+            self.prompt,
+            self.base_sha256,
+            unrest=lambda: schedule.unrest(self._conditions(), self.config.schedule),
+            wanted=lambda: not self.attachment.attached or self.rounds.current() is not None,
         )
 
     def _load_live(self) -> None:
@@ -209,6 +225,9 @@ class Daemon:
         self.attachment.start(self._detached, self._attached)
         stack.callback(self.attachment.stop)
         self.schedule.start()
+        if self.inquirer is not None:
+            self.inquirer.start()
+            stack.callback(self.inquirer.stop)
         for target in (self._embed, self._beat, self._probate):
             thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
             thread.start()
@@ -307,6 +326,8 @@ class Daemon:
 
     def _conditions(self) -> schedule.Conditions:
         attached = self.attachment.check()  # without its drive the database is not asked
+        with self.inquirer.resting() if self.inquirer else contextlib.nullcontext():
+            machine = schedule.machine()
         return schedule.Conditions(
             now=datetime.now(),
             waiting=ledger.waiting(self.db) if attached else 0,
@@ -315,15 +336,7 @@ class Daemon:
             attached=attached,
             pinned=attached and ledger.pinned(self.db),
             idle_seconds=self.engine.idle_seconds,
-            **schedule.machine(),
-        )
-
-    def _idle(self) -> bool:
-        now = self._conditions()
-        return (
-            now.attached
-            and not now.running
-            and schedule.disturbing(now, self.config.schedule) is None
+            **machine,
         )
 
     # Files

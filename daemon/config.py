@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tomlkit.exceptions import TOMLKitError
 
 from acclimate.adapters.probation import ProbationConfig
+from acclimate.daemon.inquire import StudyConfig
 from acclimate.daemon.log import LogConfig
 from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.rounds import LearnConfig
@@ -66,6 +67,7 @@ class Config(_Section):
     engine: EngineConfig = EngineConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     watch: WatchConfig = WatchConfig()
+    study: StudyConfig = StudyConfig()
     learn: LearnConfig = LearnConfig()
     probation: ProbationConfig = ProbationConfig()
     schedule: ScheduleConfig = ScheduleConfig()

@@ -263,10 +263,6 @@ class Contexts:
         """Lanes with requests; held."""
         return [lane for lane in self._lanes.values() if lane.has_work()]
 
-    def busy(self) -> bool:
-        """Whether any request runs or waits; held."""
-        return bool(self._homeless) or any(lane.has_work() for lane in self._lanes.values())
-
     def waiting(self) -> int:
         """Requests that do not run yet; held."""
         homeless = sum(len(jobs) for jobs in self._homeless.values())

@@ -15,6 +15,7 @@ from acclimate.daemon.completion import BadRequest, ChatRequest, Completion, Rep
 from acclimate.daemon.config import Config
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.forgetting import Asked, forget_all, receipt_of
+from acclimate.daemon.inquire import Inquirer
 from acclimate.daemon.naming import named
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.schedule import Schedule
@@ -49,7 +50,8 @@ class Core:
     """One home and the parts that run on it. Safe to share between threads.
 
     `engine`, `prompt`, `rounds` and `schedule` are None where no daemon runs; what needs them
-    raises NotRunning. `on_sources` hears of every source that was added, removed or given a text.
+    raises NotRunning. So is `inquirer`, and where the base is not to write questions. `on_sources`
+    hears of every source that was added, removed or given a text.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Core:
         schedule: Schedule | None = None,
         on_sources: Callable[[Source], None] = lambda _source: None,
         switch: Switch | None = None,
+        inquirer: Inquirer | None = None,
     ) -> None:
         self.home = home
         self.config = config
@@ -76,6 +79,7 @@ class Core:
         self.retriever = retriever or Retriever(db, index, None, config.retrieval)
         self.rounds = rounds
         self.schedule = schedule
+        self.inquirer = inquirer
         self.port: int | None = None  # once it is served
         self._on_sources = on_sources
         self.switch = switch or Switch(home, db, engine)

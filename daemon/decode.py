@@ -13,7 +13,9 @@ from acclimate.daemon.sampling import TokenLogprob, logprobs
 from acclimate.daemon.stream import FinishReason, Job, Piece
 from acclimate.store.errors import AcclimateError, EngineError
 
-STEP_SECONDS = 0.04  # a prompt is cut so that other streams wait no longer than this for a token
+# A prompt is cut so that others wait no longer than this: streams for a token, or, where it is in
+# the background, whoever asks next.
+STEP_SECONDS = 0.04
 SMALLEST_CHUNK = 4
 HEADROOM = 16  # tokens kept free for each running reply when another request is let in
 
@@ -270,7 +272,7 @@ class Lane:
         needs = [len(pending) for _slot, pending in work]
         replies = sum(need == 1 for need in needs)
         budget = self.context.batch.size - replies
-        if crowded or replies:
+        if crowded or replies or any(s.job and s.job.request.background for s, _ in work):
             fitting = int(STEP_SECONDS / self._meter.seconds_per_token)
             budget = min(budget, max(SMALLEST_CHUNK, fitting))
         return [1] * replies + chunk_sizes(needs[replies:], budget)
@@ -312,13 +314,13 @@ class Lane:
             text += job.text.finish()
         job.mailbox.put(Piece(text, token, reason, logprob, top))
         if reason is not None:
-            job.sampler.close()
+            job.close()
             self._release(slot)
 
     def _finish(self, slot: Slot, reason: FinishReason) -> None:
         if slot.job is not None:
-            slot.job.end(reason)
             self._meter.cancelled += reason == "cancelled"
+            slot.job.end(reason)
         self._release(slot)
 
     def _release(self, slot: Slot) -> None:

@@ -73,6 +73,8 @@ class Engine:
         # Held while a sampler is made from the vocabulary, so that stop cannot free it meanwhile.
         self._submitting = threading.Lock()
         self._running = False
+        self._asked: list[Job] = []  # requests that somebody waits for, but for those that ended
+        self._background: list[Job] = []  # the others, likewise
         self._last_work = self.last_step = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine-decode", daemon=True)
 
@@ -110,8 +112,9 @@ class Engine:
     def submit(self, request: Request) -> Stream:
         """Queue a request. Its adapter is resolved here and stays the same to the end.
 
-        Raises NotFound for an unknown adapter, Busy when the queue is full, EngineError when the
-        prompt cannot fit or the grammar does not parse.
+        Raises NotFound for an unknown adapter, Busy when the queue is full (for a background
+        request: when anybody is answered), EngineError when the prompt cannot fit or the grammar
+        does not parse.
         """
         with self._submitting:
             self._check_prompt(request)
@@ -124,12 +127,31 @@ class Engine:
                     if self._contexts.waiting() >= self._queue_limit:
                         raise Busy(f"{self._queue_limit} requests wait", "try again later")
                     job = Job(request, self._contexts.resolve(request.adapter), sampler)
-                    self._last_work = time.monotonic()
+                    self._note(job)
                     self._contexts.route(job)
             except AcclimateError:
                 sampler.close()
                 raise
         return Stream(job)
+
+    def _note(self, job: Job) -> None:
+        """What is in the background gives way to what is not; held."""
+        awaited = self._awaited()
+        if job.request.background:
+            if awaited:
+                raise Busy("somebody is being answered", "try again later")
+            self._background = [job, *(other for other in self._background if not other.ended)]
+            return
+        for other in self._background:
+            other.cancelled = True
+        self._background.clear()
+        self._asked.append(job)
+        self._last_work = time.monotonic()
+
+    def _awaited(self) -> bool:
+        """Whether a request runs or waits that is not in the background; held."""
+        self._asked = [job for job in self._asked if not job.ended]
+        return bool(self._asked)
 
     def _check_prompt(self, request: Request) -> None:
         limit, size = self._contexts.limit, self._contexts.model.vocabulary.size
@@ -198,13 +220,13 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether any request runs or waits."""
+        """Whether any request runs or waits that is not in the background."""
         with self._changed:
-            return self._contexts.busy()
+            return self._awaited()
 
     @property
     def idle_seconds(self) -> float:
-        """Seconds since the last token or request; 0 while busy."""
+        """Seconds since the last token or request that somebody waited for; 0 while busy."""
         return 0.0 if self.busy else time.monotonic() - self._last_work
 
     def stats(self) -> dict[str, Any]:
@@ -223,12 +245,14 @@ class Engine:
                         break
                     self._contexts.tidy()
                     lanes = self._contexts.at_work()
+                    awaited = self._awaited()
                     if not lanes:
                         self._changed.wait(HEARTBEAT_SECONDS)
                         continue
                 for lane in lanes:
                     self._step(lane, lanes)
-                self._last_work = time.monotonic()
+                if awaited:
+                    self._last_work = time.monotonic()
         finally:
             with self._changed:
                 self._running = False

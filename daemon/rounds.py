@@ -251,8 +251,8 @@ class Rounds:
     def _precision(self, pace: Pace | None) -> Precision:
         if self._config.base_precision != "auto":
             return self._config.base_precision
-        weights = sum(math.prod(t.shape) for t in read_header(self._base).tensors.values())
-        if weights * 4 > psutil.virtual_memory().total * FLOAT32_MEMORY_SHARE:
+        room = psutil.virtual_memory().total * FLOAT32_MEMORY_SHARE
+        if read_header(self._base).parameters * 4 > room:
             return "nf4"
         fast = pace is not None and pace.bfloat16_gain >= BFLOAT16_GAIN
         return "bfloat16" if fast else "float32"

@@ -104,12 +104,16 @@ def obstacle(conditions: Conditions, config: ScheduleConfig) -> str | None:
         return "an adapter is pinned"
     if c.waiting < config.min_examples and not c.relearning:
         return f"{c.waiting} of {config.min_examples} examples wait"
-    return disturbing(c, config)
+    return unrest(c, config)
 
 
-def disturbing(conditions: Conditions, config: ScheduleConfig) -> str | None:
-    """Why nothing may be computed now that can wait, in words; None when nobody is disturbed."""
+def unrest(conditions: Conditions, config: ScheduleConfig) -> str | None:
+    """Why nothing may be done in the background now, in words; None when something may."""
     c = conditions
+    if not c.attached:
+        return "the home's drive is away"
+    if c.running:
+        return "a round is running"
     if quiet(c.now.time(), config.quiet_hours):
         return f"quiet hours ({config.quiet_hours})"
     if c.on_battery and not config.on_battery:

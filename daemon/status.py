@@ -6,6 +6,7 @@ Asks the parts that it is given; changes nothing.
 import os
 import sqlite3
 import time
+from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import psutil
 
 from acclimate.daemon import history, probation
 from acclimate.daemon.token import token_file
-from acclimate.store import buffer, ledger, receipts, sources
+from acclimate.store import buffer, inquiries, ledger, receipts, sources
 from acclimate.store.db import Db
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def status(core: "Core") -> dict[str, Any]:
         "refused": _refused(db),
         "quarantined": quarantined(db, LATEST),
         "index": {"size": core.index.size, "pending": _pending(db)},
+        "study": _study(core),
         "round": core.rounds.current() if core.rounds else None,
         "last_round": history.round_of(rounds[0]) if rounds else None,
         "relearning": receipts.waiting(db),
@@ -77,6 +79,18 @@ def _daemon(core: "Core") -> dict[str, Any]:
         "port": core.port,
         "uptime_seconds": round(time.monotonic() - core.started, 1),
         "memory_bytes": memory.rss,
+    }
+
+
+def _study(core: "Core") -> dict[str, Any]:
+    """What the base made of notes; `asks` says whether it is asked at all."""
+    asker = core.inquirer
+    return {
+        "by_model": core.config.study.by_model,
+        "asks": asker is not None,
+        "waiting": asker.waiting() if asker else 0,
+        "paused": asker.paused if asker else None,
+        **asdict(inquiries.total(core.db)),
     }
 
 

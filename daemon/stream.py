@@ -23,7 +23,8 @@ class Request:
     """A prompt in tokens, the adapter to answer with, and when to stop.
 
     `adapter` is "base", "live" or a version name; `logprobs` None gives none, n ≥ 0 gives the
-    chosen token's and the n most likely. Raises ValueError for values out of range.
+    chosen token's and the n most likely. In the `background` nobody waits for it: it ends as
+    cancelled when somebody asks something. Raises ValueError for values out of range.
     """
 
     tokens: Sequence[int]
@@ -32,6 +33,7 @@ class Request:
     stop: Sequence[str] = ()
     sampling: Sampling = field(default_factory=Sampling)
     logprobs: int | None = None
+    background: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -72,6 +74,7 @@ class Job:
         self.cached_tokens = 0
         self.cancelled = False
         self.started = False
+        self.ended = False
 
     @property
     def generated(self) -> int:
@@ -79,12 +82,17 @@ class Job:
 
     def end(self, reason: FinishReason) -> None:
         """The last piece, with the text that was held back."""
-        self.sampler.close()
+        self.close()
         self.mailbox.put(Piece(self.text.finish(), None, reason))
 
     def fail(self, error: AcclimateError) -> None:
-        self.sampler.close()
+        self.close()
         self.mailbox.put(error)
+
+    def close(self) -> None:
+        """No token follows any more."""
+        self.ended = True
+        self.sampler.close()
 
 
 class Mailbox:

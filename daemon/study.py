@@ -39,19 +39,25 @@ def study(db: Db) -> Studied:
             except Exception as error:  # what the rules stumble over must not keep rounds waiting
                 log.warning("not_studied", error=type(error).__name__)
                 asked = []
-            pairs += record(db, part, [(a.question, _sentence(a.answer), a.weight) for a in asked])
-    while rows := without_topic(db, BATCH):
-        set_topics(
-            db,
-            [(n, topic(question), _told(question, reply)) for n, question, reply in rows],
-        )
+            pairs += record(db, part, [(a.question, sentence(a.answer), a.weight) for a in asked])
+    find_topics(db)
     return Studied(pairs, supersede(db))
 
 
-def _sentence(answer: str) -> str:
+def find_topics(db: Db) -> None:
+    """Notes of every exchange that has come since what it is about."""
+    while rows := without_topic(db, BATCH):
+        set_topics(
+            db,
+            [(n, topic(question), told(question, reply)) for n, question, reply in rows],
+        )
+
+
+def sentence(answer: str) -> str:
+    """The answer as a reply."""
     return f"{answer[:1].upper()}{answer[1:].rstrip('.')}."
 
 
-def _told(question: str, reply: str) -> str:
+def told(question: str, reply: str) -> str:
     """The bare answer in one spelling."""
     return short_reply(question, reply).casefold().strip(" .!")

@@ -217,6 +217,7 @@ def status(data: Data) -> RenderableType:
             ("not taught", counts(_kept_out(data))),
             ("held back", "; ".join(f"{n}: {why}" for why, n in _held(data))),
             ("redacted", _redacted(data)),
+            ("questions", _study(data.get("study") or {})),
             ("learn again", data.get("relearning") or ""),
             ("passages", f"{index.get('size', 0)} in the index{waiting}"),
         ]
@@ -263,6 +264,18 @@ def _redacted(data: Data) -> str:
     """How many secrets were taken out of what was read, by kind."""
     found = data.get("redacted") or {}
     return counts({kind if n == 1 else f"{kind}s": n for kind, n in found.items()})
+
+
+def _study(study: Data) -> str:
+    """What the base was asked about notes, empty where it never was and is not to be."""
+    if not (study.get("asks") or study.get("passages")):
+        return ""
+    waiting = study.get("waiting", 0)
+    paused = f" ({study['paused']})" if waiting and study.get("paused") else ""
+    said = f"{study['kept']} kept of {study['asked']} that the base wrote"
+    said += f" on {study['passages']} passages, {waiting} waiting{paused}"
+    dropped = counts(dict(sorted(study["dropped"].items())))
+    return f"{said}; dropped: {dropped}" if dropped else said
 
 
 def _path(row: Data) -> str:

@@ -261,6 +261,17 @@ CREATE TRIGGER examples_emptied_of_losses AFTER UPDATE OF content ON examples
 END;
 """
 
+_INQUIRIES = """
+CREATE TABLE inquiries (
+    chunk_id INTEGER PRIMARY KEY REFERENCES chunks(id) ON DELETE CASCADE,
+    base TEXT NOT NULL,
+    asked INTEGER NOT NULL,
+    kept INTEGER NOT NULL,
+    dropped TEXT NOT NULL
+);
+ALTER TABLE chunks ADD COLUMN by_model INTEGER NOT NULL DEFAULT 0;
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -298,6 +309,10 @@ def m009_probation(db: Any) -> None:
     _run(db, _PROBATION)
 
 
+def m010_inquiries(db: Any) -> None:
+    _run(db, _INQUIRIES)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -308,6 +323,7 @@ STEPS = (
     m007_receipts,
     m008_study,
     m009_probation,
+    m010_inquiries,
 )
 
 

@@ -19,7 +19,7 @@ NOTE_CHANGED = "the note no longer says so"
 # Derived passages stand behind a document's own ones.
 _FIRST_ORDINAL = 1_000_000
 _BY_NAME = " OR ".join(f"lower(d.path) LIKE '%{suffix}'" for suffix in NOTE_SUFFIXES if suffix)
-_NOTES = (
+NOTES = (
     "c.derived_from IS NULL AND d.state = 'ok' AND (s.kind = 'notes'"
     f" OR (s.kind = 'manual' AND (instr(d.path, '.') = 0 OR {_BY_NAME})))"
 )
@@ -41,7 +41,7 @@ def unstudied(db: Db, limit: int) -> list[Unstudied]:
     rows = db.read().execute(
         "SELECT c.id, c.document_id, d.source_id, c.start_line, c.text FROM chunks c"  # noqa: S608
         " JOIN documents d ON d.id = c.document_id JOIN sources s ON s.id = d.source_id"
-        f" WHERE c.studied < ? AND {_NOTES} ORDER BY c.id LIMIT ?",
+        f" WHERE c.studied < ? AND {NOTES} ORDER BY c.id LIMIT ?",
         (RULES, limit),
     )
     return [Unstudied(*row) for row in rows.fetchall()]
@@ -50,30 +50,50 @@ def unstudied(db: Db, limit: int) -> list[Unstudied]:
 def record(db: Db, part: Unstudied, pairs: Sequence[tuple[str, str, float]]) -> int:
     """Keep (question, answer, weight) of a passage as examples and as passages of their own.
 
-    The weight is how much worth learning it is, 0 to 1. Returns how many there are; none when the
-    passage is gone by now, and everything about it.
+    The weight is how much worth learning it is, 0 to 1. Returns how many are this note's; none when
+    the passage is gone by now, and everything about it.
     """
-    exchanges = [
-        Exchange(part.line, ({"role": "user", "content": question},), answer)
-        for question, answer, _ in pairs
-    ]
     with db.write() as conn:
         found = conn.execute(
             "UPDATE chunks SET studied = ? WHERE id = ? RETURNING end_line", (RULES, part.chunk_id)
         ).fetchone()
         if found is None:
             return 0
-        buffer.add_document_examples(db, part.source_id, part.document_id, exchanges)
-        conn.execute("DELETE FROM chunks WHERE derived_from = ?", (part.chunk_id,))
-        for exchange, (_, _, weight) in zip(exchanges, pairs, strict=True):
-            _tie(conn, part, exchange, weight, found["end_line"])
+        conn.execute("DELETE FROM chunks WHERE derived_from = ? AND NOT by_model", (part.chunk_id,))
+        kept = add(db, part, pairs, found["end_line"])
         failpoint("study.recorded")
-    return len(exchanges)
+    return kept
+
+
+def add(
+    db: Db,
+    part: Unstudied,
+    pairs: Sequence[tuple[str, str, float]],
+    end_line: int,
+    *,
+    by_model: bool = False,
+) -> int:
+    """Put pairs beside those that a passage has already; how many are this note's own."""
+    exchanges = [
+        Exchange(part.line, ({"role": "user", "content": question},), answer)
+        for question, answer, _ in pairs
+    ]
+    with db.write() as conn:
+        buffer.add_document_examples(db, part.source_id, part.document_id, exchanges)
+        return sum(
+            _tie(conn, part, exchange, weight, end_line, by_model)
+            for exchange, (_, _, weight) in zip(exchanges, pairs, strict=True)
+        )
 
 
 def _tie(
-    conn: sqlite3.Connection, part: Unstudied, exchange: Exchange, weight: float, end_line: int
-) -> None:
+    conn: sqlite3.Connection,
+    part: Unstudied,
+    exchange: Exchange,
+    weight: float,
+    end_line: int,
+    by_model: bool,
+) -> bool:
     """The example to its note, where no chat has said the same; the pair into retrieval."""
     row = conn.execute(
         "UPDATE examples SET origin = 'note', chunk_id = ?, weight = ?,"
@@ -82,16 +102,26 @@ def _tie(
         (part.chunk_id, weight, NOTE_CHANGED, NOTE_CHANGED, exchange.sha256(), part.document_id),
     ).fetchone()
     if row is None:
-        return
+        return False
     ordinal = conn.execute(
         "SELECT max(coalesce(max(ordinal), 0) + 1, ?) FROM chunks WHERE document_id = ?",
         (_FIRST_ORDINAL, part.document_id),
     ).fetchone()[0]
     conn.execute(
         "INSERT INTO chunks(document_id, ordinal, text, start_line, end_line, derived_from,"
-        " studied) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (part.document_id, ordinal, exchange.text(), part.line, end_line, part.chunk_id, RULES),
+        " studied, by_model) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            part.document_id,
+            ordinal,
+            exchange.text(),
+            part.line,
+            end_line,
+            part.chunk_id,
+            RULES,
+            by_model,
+        ),
     )
+    return True
 
 
 def drop_chunks(conn: sqlite3.Connection, where: str, values: tuple[object, ...]) -> None:

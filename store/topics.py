@@ -35,6 +35,20 @@ def set_topics(db: Db, topics: Iterable[tuple[int, str, str]]) -> None:
         )
 
 
+def stands(db: Db, topic: str, told: str, chunk_id: int) -> bool:
+    """Whether something was said about the topic already, or a passage's question has this answer.
+
+    What waits for its topic does not count: see `without_topic`.
+    """
+    found = db.read().execute(
+        "SELECT 1 FROM examples WHERE state != 'forgotten' AND topic = ? AND topic != '' UNION ALL"
+        " SELECT 1 FROM examples WHERE state != 'forgotten' AND chunk_id = ? AND told != ''"
+        " AND (instr(told, ?) OR instr(?, told)) LIMIT 1",
+        (topic, chunk_id, told, told),
+    )
+    return found.fetchone() is not None
+
+
 def supersede(db: Db) -> int:
     """Of several answers to one topic the last counts: older ones that wait do so no more.
 

@@ -133,7 +133,7 @@ def _best(text: str, line: Line, candidates: list[Candidate]) -> list[Asked]:
         start = max(0, text.find(line.whole, max(0, line.start - len(line.whole))))
     for each in sorted(candidates, key=lambda c: (-c.weight, c.start, c.question)):
         answer = _answer(text, each.start, each.end)
-        if not answer or _says_itself(each.question, answer):
+        if not answer or says_itself(each.question, answer):
             continue
         weight = each.weight
         if weight >= WORTH:
@@ -151,7 +151,7 @@ def _answer(text: str, start: int, end: int) -> str:
     return re.sub(r"\s+", " ", part).strip(' ,;:."“”')
 
 
-def _says_itself(question: str, answer: str) -> bool:
+def says_itself(question: str, answer: str) -> bool:
     """Whether the question already holds what the answer says."""
     asked_words = {stem(w) for w in re.findall(r"\w+", question.lower())}
     new = [w for w in re.findall(r"\w+", answer.lower()) if stem(w) not in asked_words]

@@ -205,6 +205,22 @@ def test_a_port_that_is_taken_is_named(start: Daemons, home: Home) -> None:
     assert "port" in said and "Traceback" not in said
 
 
+def test_the_base_is_asked_about_notes_while_the_machine_is_free(
+    start: Daemons, home: Home
+) -> None:
+    settings = home.config.read_text().replace(
+        "[schedule]", "[schedule]\nidle_seconds = 0\non_battery = true\nmax_cpu_percent = 100"
+    )
+    home.config.write_text(f'{settings}\n[study]\nby_model = "on"\n')
+    daemon = start()
+    daemon.call("POST", "/v1/examples", {"name": "a.md", "text": "Petherwin of the tugs again."})
+    assert daemon.call("GET", "/v1/status")["study"]["waiting"] == 1
+    until(lambda: daemon.call("GET", "/v1/status")["study"]["waiting"] == 0, 90)
+    found = daemon.call("GET", "/v1/status")["study"]
+    assert found["asks"] and found["passages"] == 1 and found["kept"] == 0
+    assert daemon.terminate(STOP_SECONDS) == 0
+
+
 def test_waits_for_a_command_that_has_the_home(start: Daemons, home: Home) -> None:
     lock = HomeLock(home)
     lock.acquire()

@@ -272,6 +272,30 @@ def test_a_stream_that_nobody_holds_is_cancelled(engine: Engine) -> None:
     assert engine.stats()["generated_tokens"] < 900
 
 
+def test_what_is_in_the_background_gives_way(engine: Engine) -> None:
+    behind = engine.submit(ask(PROMPT, max_tokens=900, background=True))
+    next(iter(behind))
+    assert not engine.busy and engine.idle_seconds > 0, "nobody waits for it"
+    asked = engine.submit(ask(PROMPT, max_tokens=900))
+    assert list(behind)[-1].finish_reason == "cancelled"
+    assert engine.busy and not asked.finished
+    with pytest.raises(Busy):
+        engine.submit(ask(PROMPT, background=True))
+    asked.cancel()
+    wait_until(lambda: not engine.busy)
+    assert engine.submit(ask(PROMPT, max_tokens=3, background=True)).text()
+
+
+def test_a_long_prompt_in_the_background_comes_in_pieces(engine: Engine) -> None:
+    steps = []
+    lane = engine._contexts._lanes["base"]
+    plan = lane._plan
+    lane._plan = lambda *given: steps.append(plan(*given)) or steps[-1]  # type: ignore[method-assign, func-returns-value]
+    lane._meter.seconds_per_token = 0.01
+    engine.submit(ask(tokens_of("x" * 100), max_tokens=1, background=True)).text()
+    assert len(steps) > 3 and max(map(sum, steps)) < 100
+
+
 def test_stop_strings_end_a_reply(tiny_llama: Path, engine: Engine) -> None:
     whole = engine.submit(ask(PROMPT, max_tokens=60)).text()
     stop = whole[20:23]  # random text: characters from several tokens

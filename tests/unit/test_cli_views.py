@@ -152,6 +152,15 @@ def test_status_on_one_screen() -> None:
         "routes": {"weights": 1, "retrieval": 2, "preference": 0, "dropped": 1},
         "held_back": {"its source has given its share": 5},
         "redacted": {"aws key": 1, "iban": 2},
+        "study": {
+            "asks": True,
+            "passages": 2,
+            "waiting": 3,
+            "paused": "on battery",
+            "asked": 7,
+            "kept": 1,
+            "dropped": {"not read back": 4, "not in the note": 2},
+        },
         "sources": [
             {
                 "id": 1,
@@ -180,6 +189,8 @@ def test_status_on_one_screen() -> None:
         "2 for retrieval only, 1 dropped",
         "5: its source has given its share",
         "1 aws key, 2 ibans",
+        "1 kept of 7 that the base wrote on 2 passages, 3 waiting (on battery)",
+        "dropped: 2 not in the note, 4 not read back",
         "(missing)",
         "/n/a.bin",
         "/c/l.jsonl:7",

@@ -5,13 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from acclimate.daemon.schedule import (
-    Conditions,
-    Schedule,
-    ScheduleConfig,
-    disturbing,
-    obstacle,
-)
+from acclimate.daemon.schedule import Conditions, Schedule, ScheduleConfig, obstacle, unrest
 from acclimate.store.errors import AcclimateError, Detached
 
 
@@ -48,10 +42,11 @@ def test_the_first_obstacle_is_named(changes: dict[str, object], why: str | None
     assert obstacle(ready(**changes), ScheduleConfig(quiet_hours="22:00-07:00")) == why
 
 
-def test_whom_it_disturbs_hangs_on_the_machine_not_on_the_buffer() -> None:
-    nothing_to_learn = ready(waiting=0, pinned=True)
-    assert disturbing(nothing_to_learn, ScheduleConfig(enabled=False)) is None
-    assert disturbing(ready(idle_seconds=1.0), ScheduleConfig()) == "somebody is chatting"
+def test_other_work_minds_what_disturbs_but_not_what_a_round_is_worth() -> None:
+    config = ScheduleConfig(enabled=False)
+    assert unrest(ready(waiting=0, pinned=True), config) is None
+    assert unrest(ready(waiting=0, idle_seconds=1.0), config) == "somebody is chatting"
+    assert unrest(ready(running=True), config) == "a round is running"
 
 
 @pytest.mark.parametrize(
