@@ -41,7 +41,7 @@ from acclimate.store.files import atomic_write, sha256_file
 FORMAT = 1
 FALLBACK = 1 / 3  # of the layers, from the top
 GENERAL = 12  # of the long anchors, and as many of the short ones
-BATCH = 8  # sequences in one packed row
+ROW_TOKENS = 256  # in one packed row: the backward pass keeps what every layer did with them
 SIDE = 64  # a weight's gradient is sketched as a matrix of SIDE × SIDE
 
 
@@ -220,19 +220,30 @@ def gradients(
     layers = decoder(split.model).layers
     generator = torch.Generator().manual_seed(0)
     out = torch.zeros(len(rows), len(layers), len(modules), SIDE, SIDE)
-    for start in range(0, len(rows), BATCH):
-        picked = range(start, min(start + BATCH, len(rows)))
+    for picked in _packs([len(hidden) for hidden in known.hidden], ROW_TOKENS):
         batch = known.batch(picked)
         batch.hidden.requires_grad_()
         lengths = [known.prefix, *(len(known.hidden[i]) for i in picked)]
-        with _sketched(layers, modules, lengths, out[start : picked.stop]):
+        with _sketched(layers, modules, lengths, out[picked.start : picked.stop]):
             logits = batch.logits(split)
             target = batch.target
             if drawn:
-                odds = logits.detach().softmax(-1)
-                target = torch.multinomial(odds, 1, generator=generator)[:, 0]
+                target = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[
+                    :, 0
+                ]
             completion_nll(logits, target).sum().backward()
     return out.flatten(2)
+
+
+def _packs(sizes: Sequence[int], most: int) -> Iterator[range]:
+    """Indices in order, as many at a time as hold `most` together, one at least."""
+    start = total = 0
+    for n, size in enumerate(sizes):
+        if n > start and total + size > most:
+            yield range(start, n)
+            start, total = n, 0
+        total += size
+    yield range(start, len(sizes))
 
 
 @contextmanager
@@ -273,7 +284,9 @@ def _sketched(
 @cache
 def _random(size: int) -> Tensor:
     """The fixed projection of `size` features: (size, SIDE)."""
-    return torch.randn(size, SIDE, generator=torch.Generator().manual_seed(size)) / SIDE**0.5
+    generator = torch.Generator().manual_seed(size)
+    found: Tensor = torch.randn(size, SIDE, generator=generator) / SIDE**0.5
+    return found
 
 
 def _top(layers: int, share: float) -> int:
