@@ -43,11 +43,15 @@ class Taught(_Model):
 
 
 class Training(_Model):
-    """Hyperparameters that the person or a benchmark may set; see `train.Recipe`."""
+    """Hyperparameters that the person or a benchmark may set; see `train.Recipe`.
+
+    `top_layers` is the share of the layers that is trained, from the top; None: what `layers`
+    measures on the base.
+    """
 
     rank: int = 8
     alpha: float = 16.0
-    top_layers: float = 1 / 3
+    top_layers: float | None = None
     modules: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     exposures: int = 24
     batch: int = 8

@@ -28,6 +28,7 @@ from acclimate.adapters import anchors as anchoring
 from acclimate.adapters import evaluate, export, pace, voice
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
+from acclimate.adapters.layers import Choice, choose
 from acclimate.adapters.material import Material, prepare
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import (
@@ -92,20 +93,29 @@ class Worker:
         long = self._anchors(base, "anchor_prompts", anchoring.REPLY_TOKENS)
         short = self._anchors(base, "short_prompts", anchoring.SHORT_REPLY_TOKENS)
         general = self._anchors(base, "general_held_out", anchoring.REPLY_TOKENS)
+        self.phase("layers")
+        chosen = choose(
+            snapshot.training,
+            base,
+            self.prompt,
+            long,
+            short,
+            snapshot.anchor_cache,
+            snapshot.base_sha256,
+            snapshot.parent,
+        )
         self.phase("prepare")
         material = prepare(snapshot, self.prompt)
         if not material.taught:
             return self._refused("there is nothing to teach in this round", material)
-        layers = base.config.num_hidden_layers
-        count = max(1, round(layers * snapshot.training.top_layers))
         shape = LoraShape(
             snapshot.training.rank,
             snapshot.training.alpha,
-            tuple(range(layers - count, layers)),
+            tuple(range(chosen.boundary, base.config.num_hidden_layers)),
             snapshot.training.modules,
         )
         model = add_lora(base, shape, snapshot.parent)
-        split = Split(model, layers - count)
+        split = Split(model, chosen.boundary)
         split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
         styled = [lesson.wordings[0] for lesson in material.styled]
         self._give_voice(material, model, split, styled, long)
@@ -157,7 +167,7 @@ class Worker:
             return self._refused(f"finite: {error}", material)
         self.phase("measure")
         verdict, measures = self._measure()
-        card = self._card(material, trace, verdict, shape)
+        card = self._card(material, trace, verdict, shape, chosen)
         if not verdict.accepted:
             return Result(
                 accepted=False, reasons=verdict.reasons, measures=measures.summary(), card=card
@@ -354,7 +364,12 @@ class Worker:
         )
 
     def _card(
-        self, material: Material, trace: Trace, verdict: Verdict, shape: LoraShape
+        self,
+        material: Material,
+        trace: Trace,
+        verdict: Verdict,
+        shape: LoraShape,
+        chosen: Choice,
     ) -> dict[str, Any]:
         tail = trace.rows[-max(1, len(trace.rows) // 10) :]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -369,6 +384,8 @@ class Worker:
             ],
             "training": self.snapshot.training.model_dump(),
             "layers": list(shape.layers),
+            "layers_chosen": chosen.how,
+            "layer_scores": chosen.scores,
             "modules": list(shape.modules),
             "counts": {
                 "new": len(self.snapshot.new),

@@ -95,6 +95,7 @@ class LearnConfig(BaseModel):
     drift: float = Field(default=BUDGET, gt=0, le=1)
     base_precision: Literal["auto", "float32", "bfloat16", "nf4"] = "auto"
     rank: int = Field(default=8, ge=1, le=256)
+    top_layers: float = Field(default=0.0, ge=0, le=1)
     exposures: int = Field(default=Training().exposures, ge=1, le=1000)
     learning_rate: float = Field(default=Training().learning_rate, gt=0, le=1)
 
@@ -201,6 +202,7 @@ class Rounds:
                 training=Training(
                     rank=self._config.rank,
                     alpha=2.0 * self._config.rank,
+                    top_layers=self._config.top_layers or None,
                     exposures=self._config.exposures,
                     learning_rate=self._config.learning_rate,
                     kl_weight=kl_weight(self._config.drift, held, rejected),

@@ -3,7 +3,7 @@
 Pure functions from JSON-like data; knows neither routes nor terminals.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,6 +14,7 @@ from acclimate.daemon.views import age, cell, counts, facts, table
 
 Data = Mapping[str, Any]
 
+_BARS = "▁▂▃▄▅▆▇█"
 _LONGEST_LIST = 8  # of files refused, examples taught: the rest is a number
 
 
@@ -130,6 +131,8 @@ def adapter(data: Data) -> RenderableType:
             ("inherited", data.get("inherited") or ""),
             ("redacted", _redacted(data)),
             ("training", _seconds(card)),
+            ("layers", _layers(card)),
+            ("layer scores", _scores(card.get("layer_scores") or [])),
             ("base", str(card.get("base_sha256", ""))[:16]),
             ("sha256", str(data.get("sha256", ""))[:16]),
         ]
@@ -145,6 +148,20 @@ def adapter(data: Data) -> RenderableType:
 def _seconds(card: Data) -> str:
     seconds = card.get("train_seconds")
     return f"{seconds:.0f} s, {card.get('steps', '?')} steps" if seconds is not None else ""
+
+
+def _layers(card: Data) -> str:
+    layers, how = card.get("layers"), card.get("layers_chosen")
+    return f"{min(layers)} to {max(layers)}" + (f" ({how})" if how else "") if layers else ""
+
+
+def _scores(scores: Sequence[float]) -> str:
+    """One bar a layer, from the lowest score to the highest."""
+    if not scores:
+        return ""
+    low, high = min(scores), max(scores)
+    bars = (_BARS[round((x - low) / ((high - low) or 1) * (len(_BARS) - 1))] for x in scores)
+    return f"{''.join(bars)} {low:.2f} to {high:.2f}"
 
 
 def _checks(checks: Iterable[Data]) -> Table:

@@ -35,7 +35,7 @@ from acclimate.daemon.rounds import LearnConfig  # noqa: E402
 from continual import flops, streams  # noqa: E402
 from continual.home import BASE  # noqa: E402
 from continual.material import rounds  # noqa: E402
-from continual.methods import general_anchors, lora_shape  # noqa: E402
+from continual.methods import general_anchors, lora_shape, our_boundary  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def main() -> int:
     long, short = general_anchors(base, prompt, path)
     lessons = rounds(streams.load(args.persona).rounds[:1], prompt, LearnConfig())[0].new.lessons
     sizes = flops.Sizes.of(base.config)
-    cost = our_round(sizes, lora_shape("top", sizes.layers), lessons, long, short, Recipe())
+    shape = lora_shape("top", sizes.layers, our_boundary(base, prompt, path))
+    cost = our_round(sizes, shape, lessons, long, short, Recipe())
     whole = cost.lower + cost.lessons + cost.anchors
     best = max(peak.values()) * 1e9
     print(

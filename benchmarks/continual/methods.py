@@ -17,6 +17,7 @@ import transformers
 
 from acclimate.adapters import anchors
 from acclimate.adapters.base import ALL_LINEAR, LoraShape
+from acclimate.adapters.layers import choose
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Training
 from acclimate.adapters.train import Anchor, _in_turn
@@ -76,15 +77,21 @@ def settings(path: Path = SETTINGS) -> dict[str, Setting]:
     }
 
 
-def lora_shape(kind: str, layers: int) -> LoraShape:
-    """ "top": our own rounds' shape; "all": every linear layer, the usual choice."""
+def lora_shape(kind: str, layers: int, boundary: int = 0) -> LoraShape:
+    """ "top": our own rounds' shape, from `boundary` on; "all": every linear layer, as is usual."""
     ours = Training()
     if kind == "all":
         return LoraShape(ours.rank, ours.alpha, tuple(range(layers)), ALL_LINEAR)
     if kind != "top":
         raise ValueError(f"no shape {kind!r}: top or all")
-    count = max(1, round(layers * ours.top_layers))
-    return LoraShape(ours.rank, ours.alpha, tuple(range(layers - count, layers)), ours.modules)
+    return LoraShape(ours.rank, ours.alpha, tuple(range(boundary, layers)), ours.modules)
+
+
+def our_boundary(base: transformers.PreTrainedModel, prompt: Prompt, base_path: Path) -> int:
+    """The lowest layer that our own first round trains on this base."""
+    long, short = general_anchors(base, prompt, base_path)
+    cache, sha256 = _cache(base_path)
+    return choose(Training(), base, prompt, long, short, cache, sha256).boundary
 
 
 def build(
@@ -99,7 +106,8 @@ def build(
     own = dict(setting.own)
     if setting.method == Replay.name:
         own["general"] = general_replies(base, prompt, base_path)
-    shape = lora_shape(setting.shape, base.config.num_hidden_layers)
+    boundary = our_boundary(base, prompt, base_path) if setting.shape == "top" else 0
+    shape = lora_shape(setting.shape, base.config.num_hidden_layers, boundary)
     return METHODS[setting.method](base, prompt, shape, seed, setting.learning_rate, **own)
 
 
@@ -115,7 +123,7 @@ def general_anchors(
     base: transformers.PreTrainedModel, prompt: Prompt, base_path: Path
 ) -> tuple[list[Anchor], list[Anchor]]:
     """The long and the short ones of our rounds, from the rounds' cache where it has them."""
-    cache, sha256 = base_path.parent / "anchors", sha256_file(base_path)
+    cache, sha256 = _cache(base_path)
 
     def made(name: str, tokens: int) -> list[Anchor]:
         prompts = anchors.shipped_prompts(name)
@@ -125,3 +133,8 @@ def general_anchors(
         made("anchor_prompts", anchors.REPLY_TOKENS),
         made("short_prompts", anchors.SHORT_REPLY_TOKENS),
     )
+
+
+def _cache(base_path: Path) -> tuple[Path, str]:
+    """Where our rounds keep what they make once for a base, and the base's hash."""
+    return base_path.parent / "anchors", sha256_file(base_path)

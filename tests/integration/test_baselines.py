@@ -380,14 +380,16 @@ def test_settings_name_methods_that_can_be_built(
     monkeypatch.setattr(
         methods, "general_replies", lambda *_: [Encoded([1, 5, 2], [0.0, 1.0, 1.0])]
     )
+    monkeypatch.setattr(methods, "our_boundary", lambda *_: 1)
     rows = methods.settings()
     assert {row.method for row in rows.values()} == METHODS.keys()
     assert {row.shape for row in rows.values()} == {"top", "all"}
     for name, row in rows.items():
         learner = methods.build(name, base, prompt, tiny_llama)
         assert learner.learning_rate == row.learning_rate
+        assert learner.shape.layers == ((1,) if row.shape == "top" else (0, 1))
         learner.close()
-    assert lora_shape("top", 30).layers == tuple(range(20, 30))
+    assert lora_shape("top", 30, 20).layers == tuple(range(20, 30))
     assert lora_shape("all", 30).modules == ALL_LINEAR
     with pytest.raises(ValueError, match="top or all"):
         lora_shape("half", 30)

@@ -597,7 +597,7 @@ def test_worker_writes_a_candidate_that_serves(tiny_llama: Path, tmp_path: Path)
     events = [json.loads(line) for line in worker.stdout]
     assert worker.wait() == 0
     phases = [e["phase"] for e in events if e["event"] == "phase"]
-    assert phases == ["load", "anchors", "prepare", "train", "measure", "export"]
+    assert phases == ["load", "anchors", "layers", "prepare", "train", "measure", "export"]
     steps = [e for e in events if e["event"] == "step"]
     assert steps[-1]["step"] == steps[-1]["steps"] == len(steps) == 80
     result = Result.model_validate_json((tmp_path / "result.json").read_bytes())

@@ -96,6 +96,9 @@ def test_adapter_card() -> None:
         "base_sha256": "cd" * 32,
         "train_seconds": 80.2,
         "steps": 120,
+        "layers": [2, 3],
+        "layers_chosen": "measured",
+        "layer_scores": [0.2, 0.1, 0.8, 0.5],
         "checks": [{"name": "finite", "passed": True, "reason": "every number is finite"}],
     }
     taught = [
@@ -109,6 +112,12 @@ def test_adapter_card() -> None:
     text = drawn(views_learning.adapter(data))
     for word in ("v0001 ← base", "80 s, 120 steps", "✓", "question 7", "and 4 more"):
         assert word in text
+    assert "2 to 3 (measured)" in text and "▂▁█▅ 0.10 to 0.80" in text
+    flat = {**card, "layer_scores": [0.5, 0.5]}
+    assert "▁▁ 0.50 to 0.50" in drawn(views_learning.adapter({**data, "card": flat}))
+    set_by_hand = {**card, "layers_chosen": "set by hand", "layer_scores": []}
+    text = drawn(views_learning.adapter({**data, "card": set_by_hand}))
+    assert "2 to 3 (set by hand)" in text and "layer scores" not in text
     assert "question 8" not in text
 
 
