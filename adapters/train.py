@@ -50,7 +50,7 @@ class Recipe:
     in its place. Rates are AdamW's.
     """
 
-    exposures: int = 24
+    exposures: int = 36
     batch: int = 8
     replay_batch: int = 12
     replay_exposures: int = 16
