@@ -19,12 +19,10 @@ from acclimate.store.curate import judge
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound
 from acclimate.store.files import failpoint
-from acclimate.store.route import Route
+from acclimate.store.route import TEACHABLE, Route
 from acclimate.store.topics import SUPERSEDED
 
 State = Literal["pending", "learned", "held-out", "quarantined", "forgotten"]
-# What a round may teach; the rest of the pending ones stays in the buffer with its route.
-TEACHABLE = "route IN ('weights', 'preference')"
 FORGOTTEN = "forgotten on request"
 
 
@@ -75,10 +73,9 @@ def add_document_examples(
     Of several replies to the same messages the last one counts: it supersedes older ones of the
     same source that no round has taught yet. What was forgotten on request stays out.
     """
-    latest = {_key(exchange): exchange for exchange in exchanges}
     new = known = superseded = 0
     with db.write() as conn:
-        for exchange in latest.values():
+        for exchange in last_replies(exchanges):
             row = conn.execute(
                 "SELECT id, state, reason FROM examples WHERE sha256 = ?", (exchange.sha256(),)
             ).fetchone()
@@ -105,6 +102,11 @@ def add_document_examples(
     return Added(new, known, superseded)
 
 
+def last_replies(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    """Those that count: of several replies to the same messages the last one."""
+    return list({_key(exchange): exchange for exchange in exchanges}.values())
+
+
 def _key(exchange: Exchange) -> str:
     # Several pairs for one prompt do not contradict each other; several replies do.
     return exchange.prompt_sha256() if exchange.kind == "exchange" else exchange.sha256()
@@ -114,8 +116,8 @@ def _insert(conn: sqlite3.Connection, source_id: int, document_id: int, exchange
     judged = judge(exchange)
     row = conn.execute(
         "INSERT INTO examples(sha256, kind, content, prompt_sha256, source_id, document_id, line,"
-        " created_at, route, route_reason, language) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " RETURNING id",
+        " created_at, route, route_reason, language, topic)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
             exchange.sha256(),
             exchange.kind,
@@ -128,6 +130,7 @@ def _insert(conn: sqlite3.Connection, source_id: int, document_id: int, exchange
             judged.decision.route,
             judged.decision.reason,
             judged.language,
+            None if exchange.kind == "exchange" else "",  # a pair of replies states nothing
         ),
     ).fetchone()
     if judged.decision.route != "dropped":
@@ -213,10 +216,11 @@ def examples(
     db: Db, state: State | None = None, limit: int = 50, route: Route | None = None
 ) -> list[Example]:
     """The latest examples, newest first."""
+    wanted = {name: x for name, x in (("state", state), ("route", route)) if x is not None}
+    where = " AND ".join(["1", *(f"e.{name} = :{name}" for name in wanted)])
     rows = db.read().execute(
-        f"{_ROWS} WHERE (:state IS NULL OR state = :state)"
-        " AND (:route IS NULL OR route = :route) ORDER BY id DESC LIMIT :limit",
-        {"state": state, "limit": limit, "route": route},
+        f"{_ROWS} WHERE {where} ORDER BY id DESC LIMIT :limit",
+        {"limit": limit, **wanted},
     )
     return [_example(row) for row in rows.fetchall()]
 

@@ -244,6 +244,18 @@ CREATE TRIGGER examples_emptied_of_topic AFTER UPDATE OF content ON examples
 END;
 """
 
+# What a long history would otherwise have to be searched through for.
+_LONG_HISTORY = """
+DROP INDEX chunks_unstudied;
+CREATE INDEX chunks_by_study ON chunks(studied, id);
+CREATE INDEX chunks_by_text ON chunks(substr(text, 1, 64));
+CREATE INDEX adapters_by_round ON adapters(round_id);
+CREATE INDEX examples_counted ON examples(state, route, source_id);
+CREATE INDEX examples_in_conversation ON examples(id)
+    WHERE json_array_length(content, '$.messages') > 2;
+UPDATE examples SET topic = '' WHERE topic IS NULL AND kind = 'preference';
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -277,6 +289,10 @@ def m008_study(db: Any) -> None:
     _run(db, _STUDY)
 
 
+def m009_long_history(db: Any) -> None:
+    _run(db, _LONG_HISTORY)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -286,6 +302,7 @@ STEPS = (
     m006_curation,
     m007_receipts,
     m008_study,
+    m009_long_history,
 )
 
 
