@@ -99,6 +99,9 @@ def test_no_query_raises_at_all(index: Index, text: str) -> None:
 def test_operators_in_a_query_are_words() -> None:
     assert fts_query('Leeks AND "beans') == '"leeks" OR "and" OR "beans"'
     assert fts_query("?!") == ""
+    assert fts_query("Where do I keep the kettle?", common=False) == '"keep" OR "kettle"'
+    assert fts_query("Wo ist der Kessel?", common=False) == '"kessel"'
+    assert fts_query("What is it?", common=False) == '"what" OR "is" OR "it"'
 
 
 def test_bad_vectors_are_refused(index: Index) -> None:
