@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,7 @@ from acclimate.store.topics import SUPERSEDED
 
 State = Literal["pending", "learned", "held-out", "quarantined", "forgotten"]
 FORGOTTEN = "forgotten on request"
+_PAGE = 500  # rows read at once of what waits
 
 
 @dataclass(frozen=True)
@@ -235,8 +236,8 @@ def routes(db: Db) -> dict[Route, int]:
 def held_back(db: Db) -> dict[str, int]:
     """How many pending examples the last snapshot left out, by reason."""
     query = (
-        f"SELECT reason, count(*) FROM examples WHERE state = 'pending' AND {TEACHABLE}"  # noqa: S608
-        " AND reason != '' GROUP BY reason"
+        "SELECT reason, count(*) FROM examples INDEXED BY examples_held"  # noqa: S608
+        f" WHERE state = 'pending' AND reason != '' AND {TEACHABLE} GROUP BY reason"
     )
     return {row[0]: row[1] for row in db.read().execute(query).fetchall()}
 
@@ -251,32 +252,27 @@ def snapshot(
     """
     caps = caps or Caps()
     with db.write() as conn:
-        held_out = _waiting(
-            conn,
+        held_out = conn.execute(
             "SELECT id, source_id, cluster FROM examples WHERE state = 'held-out'"  # noqa: S608
             f" AND {TEACHABLE} ORDER BY id LIMIT ?",
+            (limit,),
+        ).fetchall()
+        chosen = choose(
+            [Waiting(*row) for row in held_out],
+            _pending(conn, caps.from_notes),
             limit,
+            caps,
+            lambda cluster: _taught(conn, cluster),
         )
-        pending = _waiting(
-            conn,
-            "SELECT id, source_id, cluster FROM examples INDEXED BY examples_waiting"  # noqa: S608
-            f" WHERE state = 'pending' AND {TEACHABLE} AND (origin = 'said' OR id IN ("
-            "  SELECT id FROM examples INDEXED BY examples_of_notes"
-            f"  WHERE state = 'pending' AND origin = 'note' AND {TEACHABLE}"
-            "  ORDER BY weight DESC, id LIMIT ?)) ORDER BY id",
-            caps.from_notes,
-        )
-        chosen = choose(held_out, pending, limit, caps, lambda cluster: _taught(conn, cluster))
         _note_held(conn, chosen.held)
-        taken = set(chosen.ids)
-        clusters = Counter(one.cluster for one in (*held_out, *pending) if one.id in taken)
-        rehearsed = rehearsals.draw(
-            conn, replay, seed, alike=caps.alike_per_round, clusters=clusters
-        )
         new = conn.execute(
             f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY state, id",  # noqa: S608
             (ids(chosen.ids),),
         ).fetchall()
+        clusters = Counter(row["cluster"] for row in new)
+        rehearsed = rehearsals.draw(
+            conn, replay, seed, alike=caps.alike_per_round, clusters=clusters
+        )
         old = conn.execute(
             f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY sha256",  # noqa: S608
             (ids(rehearsed),),
@@ -284,8 +280,31 @@ def snapshot(
     return Snapshot([_example(row) for row in new], [_example(row) for row in old])
 
 
-def _waiting(conn: sqlite3.Connection, query: str, *values: int) -> list[Waiting]:
-    return [Waiting(*row) for row in conn.execute(query, values).fetchall()]
+def _pending(conn: sqlite3.Connection, from_notes: int) -> dict[int | None, Iterator[Waiting]]:
+    """What a round may teach, by source and in order; of what was made of notes the weightiest."""
+    notes = conn.execute(
+        "SELECT id FROM examples INDEXED BY examples_of_notes"  # noqa: S608
+        f" WHERE state = 'pending' AND origin = 'note' AND {TEACHABLE}"
+        " ORDER BY weight DESC, id LIMIT ?",
+        (from_notes,),
+    )
+    weightiest = ids(row["id"] for row in notes.fetchall())
+
+    def of(source: int | None) -> Iterator[Waiting]:
+        last, found = 0, _PAGE
+        while found == _PAGE:
+            rows = conn.execute(
+                "SELECT id, source_id, cluster FROM examples INDEXED BY examples_waiting"  # noqa: S608
+                f" WHERE state = 'pending' AND {TEACHABLE} AND source_id IS ? AND id > ?"
+                " AND (origin = 'said' OR id IN (SELECT value FROM json_each(?)))"
+                " ORDER BY id LIMIT ?",
+                (source, last, weightiest, _PAGE),
+            ).fetchall()
+            yield from (Waiting(*row) for row in rows)
+            found, last = len(rows), rows[-1]["id"] if rows else 0
+
+    sources = conn.execute("SELECT id FROM sources").fetchall()
+    return {source: of(source) for source in (None, *(row["id"] for row in sources))}
 
 
 def _taught(conn: sqlite3.Connection, cluster: int) -> int:
@@ -296,8 +315,8 @@ def _taught(conn: sqlite3.Connection, cluster: int) -> int:
 def _note_held(conn: sqlite3.Connection, held: Mapping[int, str]) -> None:
     """The reason of each that is left out, and none for those that no longer are."""
     rows = conn.execute(
-        f"SELECT id, reason FROM examples WHERE state = 'pending' AND {TEACHABLE}"  # noqa: S608
-        " AND reason != ''"
+        "SELECT id, reason FROM examples INDEXED BY examples_held"  # noqa: S608
+        f" WHERE state = 'pending' AND reason != '' AND {TEACHABLE}"
     ).fetchall()
     before = {row["id"]: row["reason"] for row in rows}
     changed = [(held.get(n, ""), n) for n in held.keys() | before.keys()

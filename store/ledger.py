@@ -306,7 +306,8 @@ def waiting(db: Db) -> int:
     query = (
         "SELECT count(*) FROM examples INDEXED BY examples_counted"  # noqa: S608
         f" WHERE state IN ('pending', 'held-out') AND {TEACHABLE}"
-        " AND reason != ? AND id > coalesce(("
+        " AND id NOT IN (SELECT id FROM examples INDEXED BY examples_held"
+        "  WHERE state = 'pending' AND reason != '' AND reason = ?) AND id > coalesce(("
         "  SELECT max(r.example_id) FROM round_examples r JOIN rounds ON rounds.id = r.round_id"
         "  WHERE state = 'rejected'"
         "  AND rounds.id > coalesce((SELECT max(last_round) FROM receipts), 0)"

@@ -249,7 +249,12 @@ _LONG_HISTORY = """
 DROP INDEX chunks_unstudied;
 CREATE INDEX chunks_by_study ON chunks(studied, id);
 CREATE INDEX chunks_by_text ON chunks(substr(text, 1, 64));
+CREATE INDEX rounds_by_state ON rounds(state, content_sha256);
 CREATE INDEX adapters_by_round ON adapters(round_id);
+DROP INDEX examples_waiting;
+CREATE INDEX examples_waiting ON examples(source_id, id, cluster, origin)
+    WHERE state = 'pending' AND route IN ('weights', 'preference');
+CREATE INDEX examples_held ON examples(reason) WHERE state = 'pending' AND reason != '';
 CREATE INDEX examples_counted ON examples(state, route, source_id);
 CREATE INDEX examples_in_conversation ON examples(id)
     WHERE json_array_length(content, '$.messages') > 2;

@@ -134,6 +134,29 @@ def steps(db: Db, work: Callable[[Db], object]) -> int:
     return ticks
 
 
+@pytest.mark.parametrize("sources", [1, 2])
+def test_a_long_queue_costs_a_round_no_more(tmp_path: Path, sources: int) -> None:
+    found = []
+    for waiting in (1_000, 10_000):
+        db = Db(tmp_path / f"{waiting}.db")
+        with db.write() as conn:
+            conn.executemany(
+                "INSERT INTO sources(id, path, kind, added_at) VALUES (?1, ?1, 'chat', 0)",
+                [(1,), (2,)],
+            )
+            conn.executemany(
+                "INSERT INTO examples(sha256, kind, content, prompt_sha256, source_id, created_at)"
+                " VALUES (?1, 'exchange', '{}', ?1, ?2, 0)",
+                [(str(n), 1 if n < waiting or sources == 1 else 2) for n in range(waiting + 9)],
+            )
+        for _ in range(2):
+            took = steps(db, lambda db: buffer.snapshot(db, limit=100, replay=0))
+        assert len(buffer.snapshot(db, limit=100, replay=0).new) == (100 if sources == 1 else 59)
+        found.append(took)
+        db.close()
+    assert found[1] < 1.3 * found[0] + 20
+
+
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("lived")
