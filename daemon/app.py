@@ -254,7 +254,7 @@ class Daemon:
                         break
                     changed = True
                 if changed:
-                    self.index.flush()
+                    self.index.flush_sometimes()
             except (AcclimateError, sqlite3.Error, OSError) as error:
                 log.warning("embedding_stopped", error=str(error))
                 self.stopping.wait(5.0)

@@ -6,7 +6,7 @@ Reads the store only; knows no engine.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from acclimate.store import buffer, ledger, sources
+from acclimate.store import buffer, carried, ledger, sources
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, NotFound
 from acclimate.store.files import parse_version, version_name
@@ -35,18 +35,17 @@ def version_of(name: str) -> int | None:
 
 def history(db: Db, limit: int = 50) -> dict[str, Any]:
     """Adapters, rounds (also those that were rejected) and swaps, each newest first."""
-    rounds = {r.id: r for r in ledger.rounds(db, limit=-1)}
     live = ledger.live(db)
     lost = ledger.taken_back(db)
-    adapters = [
-        adapter_of(a, rounds.get(a.round_id), live, lost.get(a.version))
-        for a in ledger.adapters(db)
-    ]
+    adapters = ledger.adapters(db, limit)[::-1]
+    made_by = ledger.rounds_of(db, (a.round_id for a in adapters))
     return {
         "live": name_of(live),
         "pinned": ledger.pinned(db),
-        "adapters": adapters[::-1][:limit],
-        "rounds": [round_of(r) for r in list(rounds.values())[:limit]],
+        "adapters": [
+            adapter_of(a, made_by.get(a.round_id), live, lost.get(a.version)) for a in adapters
+        ],
+        "rounds": [round_of(r) for r in ledger.rounds(db, limit)],
         "swaps": [
             {
                 "id": swap.id,
@@ -120,33 +119,31 @@ def round_of(r: ledger.Round, progress: Mapping[str, Any] | None = None) -> dict
 
 def find_round(db: Db, round_id: int) -> ledger.Round:
     """One round. Raises NotFound."""
-    # Clients ask again and again about the one that runs, which is the newest.
-    for limit in (1, -1):
-        for found in ledger.rounds(db, limit):
-            if found.id == round_id:
-                return found
-    raise NotFound(f"there is no round {round_id}", "see: acclimate history")
+    found = ledger.rounds_of(db, [round_id]).get(round_id)
+    if found is None:
+        raise NotFound(f"there is no round {round_id}", "see: acclimate history")
+    return found
 
 
 def adapter_made_by(db: Db, round_id: int) -> str | None:
     """The version that an accepted round gave."""
-    return next((name_of(a.version) for a in ledger.adapters(db) if a.round_id == round_id), None)
+    version = ledger.made_by(db, round_id)
+    return None if version is None else name_of(version)
 
 
 def show(db: Db, name: str) -> dict[str, Any]:
     """An adapter with its card, its lineage, and what it learned by source."""
     version = _adapter(name)
     a = ledger.adapter(db, version)
-    lineage = ledger.lineage(db, version)
-    taught = [buffer.get(db, example_id) for example_id in lineage.examples[version]]
-    documents = {example.document_id for example in taught} - {None}
+    line = ledger.line(db, version)
+    taught = [example_id for _, example_id in carried.taught(db.read(), [version])]
+    documents = {buffer.get(db, example_id).document_id for example_id in taught} - {None}
     return {
         **adapter_of(a, _round_of(db, a), ledger.live(db), ledger.taken_back(db).get(version)),
-        "lineage": [*(name_of(v) for v in lineage.versions), BASE],
+        "lineage": [*(name_of(v) for v in line), BASE],
         "card": a.card,
-        "taught": _by_source(db, lineage.examples[version]),
-        "inherited": sum(len(taught) for taught in lineage.examples.values())
-        - len(lineage.examples[version]),
+        "taught": _by_source(db, taught),
+        "inherited": carried.how_many(db.read(), line[1:]),
         "redacted": sources.redacted(db, (n for n in documents if n is not None)),
     }
 
@@ -205,10 +202,7 @@ def _adapter(name: str) -> int:
 
 
 def _round_of(db: Db, a: ledger.Adapter) -> ledger.Round | None:
-    try:
-        return find_round(db, a.round_id)
-    except NotFound:
-        return None
+    return ledger.rounds_of(db, [a.round_id]).get(a.round_id)
 
 
 def _beside(

@@ -6,7 +6,7 @@ Knows names only.
 import hashlib
 from pathlib import PurePosixPath
 
-from acclimate.store.ingest import CHAT_SUFFIXES
+from acclimate.store.prepare import CHAT_SUFFIXES
 
 
 def named(name: str, kind: str | None, data: bytes) -> str:

@@ -152,7 +152,7 @@ def findings(db: Db, on: OnProbation, config: ProbationConfig) -> tuple[Finding,
         given = rated.get(history.name_of(version), [])[:most]
         return Rated(sum(given), len(given))
 
-    ancestors = [*ledger.lineage(db, on.version).versions[1:], None]
+    ancestors = [*ledger.line(db, on.version)[1:], None]
     before = predecessors(map(of, ancestors), config)
     return (
         by_ratings(of(on.version, config.enough_ratings), before, config),

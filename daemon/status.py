@@ -101,7 +101,8 @@ def source_list(db: Db) -> list[dict[str, Any]]:
         documents.setdefault(row["source_id"], {})[row["state"]] = row["n"]
     counted = _all(
         db,
-        "SELECT source_id, count(*) AS n FROM examples WHERE state != 'forgotten' GROUP BY 1",
+        "SELECT source_id, count(*) AS n FROM examples INDEXED BY examples_counted"
+        " WHERE state IN ('pending', 'learned', 'held-out', 'quarantined') GROUP BY 1",
     )
     examples = {row["source_id"]: row["n"] for row in counted}
     redacted = sources.redacted_by_source(db)

@@ -39,28 +39,36 @@ class Chosen:
 
 def choose(
     first: Iterable[Waiting],
-    waiting: Iterable[Waiting],
+    waiting: Mapping[int | None, Iterable[Waiting]],
     limit: int,
     caps: Caps,
     taught: Callable[[int], int],
 ) -> Chosen:
-    """At most `limit` of them in the order given. `first` are taken in any case, and count.
+    """At most `limit` of them, the lowest number first. `first` are taken in any case, and count.
 
-    `waiting` holds the sources' examples together; `taught` says how many of a cluster are
-    learned. It is read to its end only while the round has room.
+    `waiting` has what waits by source, in order; `taught` says how many of a cluster are learned.
+    Of a source no more is read than has room, and at most `limit` beyond its share, for the reason
+    to be noted.
     """
-    waiting = list(waiting)
     taken = list(first)[:limit]
+    queues = {source: iter(rows) for source, rows in waiting.items()}
+    heads = {source: head for source, rows in queues.items() if (head := next(rows, None))}
     sources = Counter(one.source_id for one in taken)
-    several = len({one.source_id for one in waiting} | set(sources)) > 1
+    several = len(heads.keys() | sources.keys()) > 1
     share = max(1, int(limit * caps.source_share)) if several else limit
     clusters = Counter(one.cluster for one in taken)
     learned: dict[int, int] = {}
+    over: Counter[int | None] = Counter()  # beyond the share, by source
     held = {}
     ids = [one.id for one in taken]
-    for one in waiting:
-        if len(ids) >= limit:
-            break
+    while heads and len(ids) < limit:
+        one = min(heads.values(), key=lambda head: head.id)
+        source = one.source_id
+        following = next(queues[source], None)
+        if following is None or over[source] >= limit:
+            del heads[source]
+        else:
+            heads[source] = following
         if one.cluster is not None:
             if one.cluster not in learned:
                 learned[one.cluster] = taught(one.cluster)
@@ -70,10 +78,11 @@ def choose(
             if clusters[one.cluster] >= caps.alike_per_round:
                 held[one.id] = ALIKE_ROUND
                 continue
-        if sources[one.source_id] >= share:
+        if sources[source] >= share:
             held[one.id] = SOURCE_SHARE
+            over[source] += 1
             continue
         ids.append(one.id)
-        sources[one.source_id] += 1
+        sources[source] += 1
         clusters[one.cluster] += 1
     return Chosen(ids, held)

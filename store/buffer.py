@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,13 +19,12 @@ from acclimate.store.curate import judge
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound
 from acclimate.store.files import failpoint
-from acclimate.store.route import Route
+from acclimate.store.route import TEACHABLE, Route
 from acclimate.store.topics import SUPERSEDED
 
 State = Literal["pending", "learned", "held-out", "quarantined", "forgotten"]
-# What a round may teach; the rest of the pending ones stays in the buffer with its route.
-TEACHABLE = "route IN ('weights', 'preference')"
 FORGOTTEN = "forgotten on request"
+_PAGE = 500  # rows read at once of what waits
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,9 @@ def add_document_examples(
     Of several replies to the same messages the last one counts: it supersedes older ones of the
     same source that no round has taught yet. What was forgotten on request stays out.
     """
-    latest = {_key(exchange): exchange for exchange in exchanges}
     new = known = superseded = 0
     with db.write() as conn:
-        for exchange in latest.values():
+        for exchange in last_replies(exchanges):
             row = conn.execute(
                 "SELECT id, state, reason FROM examples WHERE sha256 = ?", (exchange.sha256(),)
             ).fetchone()
@@ -105,6 +103,11 @@ def add_document_examples(
     return Added(new, known, superseded)
 
 
+def last_replies(exchanges: Iterable[Exchange]) -> list[Exchange]:
+    """Those that count: of several replies to the same messages the last one."""
+    return list({_key(exchange): exchange for exchange in exchanges}.values())
+
+
 def _key(exchange: Exchange) -> str:
     # Several pairs for one prompt do not contradict each other; several replies do.
     return exchange.prompt_sha256() if exchange.kind == "exchange" else exchange.sha256()
@@ -114,8 +117,8 @@ def _insert(conn: sqlite3.Connection, source_id: int, document_id: int, exchange
     judged = judge(exchange)
     row = conn.execute(
         "INSERT INTO examples(sha256, kind, content, prompt_sha256, source_id, document_id, line,"
-        " created_at, route, route_reason, language) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " RETURNING id",
+        " created_at, route, route_reason, language, topic)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
             exchange.sha256(),
             exchange.kind,
@@ -128,6 +131,7 @@ def _insert(conn: sqlite3.Connection, source_id: int, document_id: int, exchange
             judged.decision.route,
             judged.decision.reason,
             judged.language,
+            None if exchange.kind == "exchange" else "",  # a pair of replies states nothing
         ),
     ).fetchone()
     if judged.decision.route != "dropped":
@@ -213,10 +217,11 @@ def examples(
     db: Db, state: State | None = None, limit: int = 50, route: Route | None = None
 ) -> list[Example]:
     """The latest examples, newest first."""
+    wanted = {name: x for name, x in (("state", state), ("route", route)) if x is not None}
+    where = " AND ".join(["1", *(f"e.{name} = :{name}" for name in wanted)])
     rows = db.read().execute(
-        f"{_ROWS} WHERE (:state IS NULL OR state = :state)"
-        " AND (:route IS NULL OR route = :route) ORDER BY id DESC LIMIT :limit",
-        {"state": state, "limit": limit, "route": route},
+        f"{_ROWS} WHERE {where} ORDER BY id DESC LIMIT :limit",
+        {"limit": limit, **wanted},
     )
     return [_example(row) for row in rows.fetchall()]
 
@@ -231,8 +236,8 @@ def routes(db: Db) -> dict[Route, int]:
 def held_back(db: Db) -> dict[str, int]:
     """How many pending examples the last snapshot left out, by reason."""
     query = (
-        f"SELECT reason, count(*) FROM examples WHERE state = 'pending' AND {TEACHABLE}"  # noqa: S608
-        " AND reason != '' GROUP BY reason"
+        "SELECT reason, count(*) FROM examples INDEXED BY examples_held"  # noqa: S608
+        f" WHERE state = 'pending' AND reason != '' AND {TEACHABLE} GROUP BY reason"
     )
     return {row[0]: row[1] for row in db.read().execute(query).fetchall()}
 
@@ -253,35 +258,27 @@ def snapshot(
     """
     caps, apart = caps or Caps(), ids(taken_back)
     with db.write() as conn:
-        held_out = _waiting(
-            conn,
+        held_out = conn.execute(
             "SELECT id, source_id, cluster FROM examples WHERE state = 'held-out'"  # noqa: S608
             f" AND {TEACHABLE} ORDER BY id LIMIT ?",
+            (limit,),
+        ).fetchall()
+        chosen = choose(
+            [Waiting(*row) for row in held_out],
+            _pending(conn, caps.from_notes, apart),
             limit,
+            caps,
+            lambda cluster: _taught(conn, cluster),
         )
-        pending = _waiting(
-            conn,
-            "SELECT id, source_id, cluster FROM examples INDEXED BY examples_waiting"  # noqa: S608
-            f" WHERE state = 'pending' AND {TEACHABLE} AND (origin = 'said' OR id IN ("
-            "  SELECT id FROM examples INDEXED BY examples_of_notes"
-            f"  WHERE state = 'pending' AND origin = 'note' AND {TEACHABLE}"
-            "  AND id NOT IN (SELECT value FROM json_each(?1))"
-            "  ORDER BY weight DESC, id LIMIT ?2))"
-            " AND id NOT IN (SELECT value FROM json_each(?1)) ORDER BY id",
-            apart,
-            caps.from_notes,
-        )
-        chosen = choose(held_out, pending, limit, caps, lambda cluster: _taught(conn, cluster))
         _note_held(conn, {**chosen.held, **_pending_of(conn, apart)})
-        taken = set(chosen.ids)
-        clusters = Counter(one.cluster for one in (*held_out, *pending) if one.id in taken)
-        rehearsed = rehearsals.draw(
-            conn, replay, seed, alike=caps.alike_per_round, clusters=clusters
-        )
         new = conn.execute(
             f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY state, id",  # noqa: S608
             (ids(chosen.ids),),
         ).fetchall()
+        clusters = Counter(row["cluster"] for row in new)
+        rehearsed = rehearsals.draw(
+            conn, replay, seed, alike=caps.alike_per_round, clusters=clusters
+        )
         old = conn.execute(
             f"{_ROWS} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY sha256",  # noqa: S608
             (ids(rehearsed),),
@@ -289,8 +286,36 @@ def snapshot(
     return Snapshot([_example(row) for row in new], [_example(row) for row in old])
 
 
-def _waiting(conn: sqlite3.Connection, query: str, *values: int | str) -> list[Waiting]:
-    return [Waiting(*row) for row in conn.execute(query, values).fetchall()]
+def _pending(
+    conn: sqlite3.Connection, from_notes: int, apart: str
+) -> dict[int | None, Iterator[Waiting]]:
+    """What a round may teach, by source and in order; of what was made of notes the weightiest.
+
+    But for the examples in `apart`, a JSON array.
+    """
+    notes = conn.execute(
+        "SELECT id FROM examples INDEXED BY examples_of_notes"  # noqa: S608
+        f" WHERE state = 'pending' AND origin = 'note' AND {TEACHABLE}"
+        " AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY weight DESC, id LIMIT ?",
+        (apart, from_notes),
+    )
+    weightiest = ids(row["id"] for row in notes.fetchall())
+
+    def of(source: int | None) -> Iterator[Waiting]:
+        last, found = 0, _PAGE
+        while found == _PAGE:
+            rows = conn.execute(
+                "SELECT id, source_id, cluster FROM examples INDEXED BY examples_waiting"  # noqa: S608
+                f" WHERE state = 'pending' AND {TEACHABLE} AND source_id IS ? AND id > ?"
+                " AND (origin = 'said' OR id IN (SELECT value FROM json_each(?)))"
+                " AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
+                (source, last, weightiest, apart, _PAGE),
+            ).fetchall()
+            yield from (Waiting(*row) for row in rows)
+            found, last = len(rows), rows[-1]["id"] if rows else 0
+
+    sources = conn.execute("SELECT id FROM sources").fetchall()
+    return {source: of(source) for source in (None, *(row["id"] for row in sources))}
 
 
 def _pending_of(conn: sqlite3.Connection, apart: str) -> dict[int, str]:
@@ -310,8 +335,8 @@ def _taught(conn: sqlite3.Connection, cluster: int) -> int:
 def _note_held(conn: sqlite3.Connection, held: Mapping[int, str]) -> None:
     """The reason of each that is left out, and none for those that no longer are."""
     rows = conn.execute(
-        f"SELECT id, reason FROM examples WHERE state = 'pending' AND {TEACHABLE}"  # noqa: S608
-        " AND reason != ''"
+        "SELECT id, reason FROM examples INDEXED BY examples_held"  # noqa: S608
+        f" WHERE state = 'pending' AND reason != '' AND {TEACHABLE}"
     ).fetchall()
     before = {row["id"]: row["reason"] for row in rows}
     changed = [(held.get(n, ""), n) for n in held.keys() | before.keys()

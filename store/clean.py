@@ -5,6 +5,7 @@ Pure: texts in, texts and reasons out. A reason never quotes the text.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from acclimate.store.redact import MARKER
 
@@ -192,3 +193,10 @@ def language(text: str) -> str:
     best = max(hits, key=lambda name: hits[name])
     rival = max(n for name, n in hits.items() if name != best)
     return best if hits[best] >= 2 and hits[best] > rival and hits[best] > len(words) / 8 else ""
+
+
+def telling(words: Sequence[str]) -> list[str]:
+    """Those that are not among the commonest of their language; all, where nothing would be left
+    or the language cannot be told."""
+    common = _LANGUAGES.get(language(" ".join(words)), frozenset())
+    return [word for word in words if word not in common] or list(words)

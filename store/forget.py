@@ -14,13 +14,13 @@ from typing import Any
 
 from acclimate.store import hidden, receipts, retire
 from acclimate.store.buffer import FORGOTTEN, get
-from acclimate.store.chats import Exchange, canonical
+from acclimate.store.chats import Exchange, Message, canonical
 from acclimate.store.chunk import exchange_texts
 from acclimate.store.conversations import plain, remove_quotes
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound
 from acclimate.store.files import atomic_write, failpoint
-from acclimate.store.ingest import CHAT_SUFFIXES
+from acclimate.store.prepare import CHAT_SUFFIXES
 from acclimate.store.retire import Retired
 
 
@@ -155,14 +155,14 @@ def _take(db: Db, conn: sqlite3.Connection, wanted: Wanted, taken: _Taken) -> No
         )
         examples += [row["id"] for row in rows.fetchall()]
     for document_id in documents:
-        _forget_document(db, conn, document_id, taken)
-    for example_id in examples:
-        _forget_example(db, conn, example_id, taken)
+        examples += _forget_document(conn, document_id, taken)
     if wanted.matching:
-        _forget_matching(db, conn, wanted.matching, taken)
+        examples += _forget_matching(conn, wanted.matching, taken)
+    _forget_examples(db, conn, examples, taken)
 
 
-def _forget_document(db: Db, conn: sqlite3.Connection, document_id: int, taken: _Taken) -> None:
+def _forget_document(conn: sqlite3.Connection, document_id: int, taken: _Taken) -> list[int]:
+    """The file's row and passages; its examples, which are to go too, are returned."""
     found = conn.execute(
         "UPDATE documents SET state = 'forgotten', reason = '' WHERE id = ?"
         " RETURNING source_id, path",
@@ -181,27 +181,20 @@ def _forget_document(db: Db, conn: sqlite3.Connection, document_id: int, taken: 
     rows = conn.execute(
         "SELECT id FROM examples WHERE document_id = ? AND reason != ?", (document_id, FORGOTTEN)
     )
-    for row in rows.fetchall():
-        _forget_example(db, conn, row["id"], taken)
+    return [row["id"] for row in rows.fetchall()]
 
 
-def _forget_example(db: Db, conn: sqlite3.Connection, example_id: int, taken: _Taken) -> None:
-    """An example, its passages, and later turns that quote it.
+def _forget_examples(
+    db: Db, conn: sqlite3.Connection, example_ids: Sequence[int], taken: _Taken
+) -> None:
+    """Examples, their passages, and later turns that quote them.
 
     A row without content stays for the lineage; its hash keeps the same line from coming back.
     """
-    example = get(db, example_id)
-    taken.examples.add(example_id)
-    if example.reason == FORGOTTEN:
-        return
-    messages = example.content["messages"]
-    if example.kind == "exchange":
-        # Later turns of the conversation have this one in their prompt, in the same spelling.
-        quoted = canonical(messages[-2:])[1:-1]
-        rows = conn.execute("SELECT id FROM examples WHERE instr(content, ?)", (quoted,))
-        targets = {example_id, *(row["id"] for row in rows.fetchall())}
-    else:
-        targets = {example_id}
+    taken.examples |= set(example_ids)
+    named = [e for n in dict.fromkeys(example_ids) if (e := get(db, n)).reason != FORGOTTEN]
+    turns = [e.content["messages"][-2:] for e in named if e.kind == "exchange"]
+    targets = {e.id for e in named} | _quoting(conn, turns)
     for target in targets:
         content = get(db, target).content
         prompt, reply = content["messages"], content.get("chosen")
@@ -209,7 +202,7 @@ def _forget_example(db: Db, conn: sqlite3.Connection, example_id: int, taken: _T
             prompt, reply = prompt[:-1], prompt[-1]["content"]
         taken.said |= {prompt[-1]["content"], reply, content.get("rejected", reply)}
         for text in exchange_texts(Exchange(0, tuple(prompt), reply)):
-            _delete_chunks(conn, taken, "text = ?", (text,))
+            _delete_chunks(conn, taken, "substr(text, 1, 64) = ? AND text = ?", (text[:64], text))
     conn.execute(
         "UPDATE examples SET state = 'forgotten', reason = ?, content = '{}', prompt_sha256 = ''"
         " WHERE id IN (SELECT value FROM json_each(?))",
@@ -218,18 +211,41 @@ def _forget_example(db: Db, conn: sqlite3.Connection, example_id: int, taken: _T
     taken.examples |= targets
 
 
-def _forget_matching(db: Db, conn: sqlite3.Connection, text: str, taken: _Taken) -> None:
-    """Examples that hold a text anywhere; passages that do, with what was learned from them."""
+def _quoting(conn: sqlite3.Connection, turns: Sequence[list[Message]]) -> set[int]:
+    """Examples with one of these turns (a question, its reply): alone, or in their conversation."""
+    if not turns:
+        return set()
+    alone = [Exchange(0, (asked,), reply["content"]).sha256() for asked, reply in turns]
+    rows = conn.execute(
+        "SELECT id FROM examples WHERE sha256 IN (SELECT value FROM json_each(?))",
+        (json.dumps(alone),),
+    )
+    found = {row["id"] for row in rows.fetchall()}
+    quoted = {canonical(turn) for turn in turns}
+    rows = conn.execute(
+        "SELECT id, content FROM examples INDEXED BY examples_in_conversation"
+        " WHERE json_array_length(content, '$.messages') > 2"
+    )
+    for row in rows:
+        if any(
+            canonical(turn) in quoted for turn in pairwise(json.loads(row["content"])["messages"])
+        ):
+            found.add(row["id"])
+    return found
+
+
+def _forget_matching(conn: sqlite3.Connection, text: str, taken: _Taken) -> list[int]:
+    """Passages that hold a text anywhere. The examples that do, and what was made of the passages,
+    are returned."""
     needle = plain(text)
     rows = conn.execute("SELECT id, content FROM examples WHERE reason != ?", (FORGOTTEN,))
-    found = [r["id"] for r in rows.fetchall() if _holds(json.loads(r["content"]), needle)]
+    found = [row["id"] for row in rows if _holds(json.loads(row["content"]), needle)]
     for together in _matching_chunks(conn, needle):
         hidden.hide(conn, together[0]["document_id"], [c["text"] for c in together], text)
         for chunk in together:
             _delete_chunks(conn, taken, "id = ?", (chunk["id"],))
             found += _learned_from(conn, chunk)
-    for example_id in found:
-        _forget_example(db, conn, example_id, taken)
+    return found
 
 
 def _holds(content: dict[str, Any], needle: str) -> bool:
@@ -241,18 +257,28 @@ def _holds(content: dict[str, Any], needle: str) -> bool:
 def _matching_chunks(conn: sqlite3.Connection, needle: str) -> list[list[sqlite3.Row]]:
     """Chunks that hold the text, each alone, and neighbours that hold it across their cut."""
     rows = conn.execute(
-        "SELECT c.*, d.path, s.kind FROM chunks c JOIN documents d ON d.id = c.document_id"
+        "SELECT c.id, c.document_id, c.text, c.start_line, c.end_line, d.path, s.kind"
+        " FROM chunks c JOIN documents d ON d.id = c.document_id"
         " JOIN sources s ON s.id = d.source_id ORDER BY c.document_id, c.ordinal"
-    ).fetchall()
-    alone = {row["id"]: [row] for row in rows if needle in plain(row["text"])}
-    across = [
-        [a, b]
-        for a, b in pairwise(rows)
-        if a["document_id"] == b["document_id"]
-        and not {a["id"], b["id"]} & alone.keys()
-        and needle in f"{plain(a['text'])[-len(needle) :]} {plain(b['text'])[: len(needle)]}"
-    ]
-    return [*alone.values(), *across]
+    )
+    alone: list[list[sqlite3.Row]] = []
+    across: list[list[sqlite3.Row]] = []
+    before: sqlite3.Row | None = None  # where it does not hold the text itself
+    end = ""
+    for row in rows:
+        text = plain(row["text"])
+        if needle in text:
+            alone.append([row])
+            before = None
+            continue
+        if (
+            before is not None
+            and before["document_id"] == row["document_id"]
+            and needle in f"{end} {text[: len(needle)]}"
+        ):
+            across.append([before, row])
+        before, end = row, text[-len(needle) :]
+    return [*alone, *across]
 
 
 def _learned_from(conn: sqlite3.Connection, chunk: sqlite3.Row) -> list[int]:

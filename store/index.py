@@ -17,6 +17,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate.store.clean import telling
 from acclimate.store.db import Db, ids
 from acclimate.store.files import TEMP_PREFIX, failpoint, fsync_dir, fsync_file, sha256_file
 
@@ -26,6 +27,8 @@ _RRF = 60
 _MIN_CANDIDATES = 30
 _MAX_TERMS = 64
 _BATCH = 1000
+_MANY = 20_000  # chunks
+_CHANGED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Index:
         self._dimensions = dimensions
         # Where both are held, the database's lock is taken first.
         self._lock = threading.Lock()
-        self._dirty = False
+        self._changed = 0  # vectors that the file lacks, or has and should not
         # A second thread pool beside llama.cpp's costs more than a flat scan of a small index.
         faiss.omp_set_num_threads(1)
         if embedder is not None:
@@ -91,19 +94,25 @@ class Index:
         if not ((np.abs(lengths - 1) < 0.01) | (lengths == 0)).all():
             raise ValueError("a vector is not of length 1")
         with self._db.write() as conn:
-            kept = [
-                i
-                for i, chunk_id in enumerate(chunk_ids)
-                if conn.execute(
-                    "UPDATE chunks SET vector = ? WHERE id = ?", (vectors[i].tobytes(), chunk_id)
-                ).rowcount
-            ]
+            rows = conn.execute(
+                "SELECT id, vector IS NOT NULL AS had_one FROM chunks"
+                " WHERE id IN (SELECT value FROM json_each(?))",
+                (ids(chunk_ids),),
+            )
+            there = {row["id"]: row["had_one"] for row in rows.fetchall()}
+            kept = [i for i, chunk_id in enumerate(chunk_ids) if chunk_id in there]
+            conn.executemany(
+                "UPDATE chunks SET vector = ? WHERE id = ?",
+                [(vectors[i].tobytes(), chunk_ids[i]) for i in kept],
+            )
             failpoint("index.vectors")
             with self._lock:
-                numbers = np.array([chunk_ids[i] for i in kept], dtype=np.int64)
-                self._remove(numbers)
-                self._faiss.add_with_ids(vectors[kept], numbers)
-                self._dirty = True
+                # Looking for one to remove costs a pass over all.
+                self._remove(np.array([n for n, had_one in there.items() if had_one], np.int64))
+                self._faiss.add_with_ids(
+                    vectors[kept], np.array([chunk_ids[i] for i in kept], dtype=np.int64)
+                )
+                self._changed += len(kept)
 
     def search(self, text: str, vector: NDArray[np.float32] | None, k: int) -> list[Hit]:
         """The `k` chunks that fit best, best first; words alone where there is no vector."""
@@ -126,7 +135,7 @@ class Index:
         return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
 
     def _by_words(self, text: str, limit: int) -> list[int]:
-        query = fts_query(text)
+        query = fts_query(text, common=self.size < _MANY)
         if not query:
             return []
         rows = self._db.read().execute(
@@ -150,7 +159,7 @@ class Index:
         self._forget_deleted()
         temp = self._path.with_name(f"{TEMP_PREFIX}{self._path.name}")
         with self._db.write() as conn, self._lock:
-            if not self._dirty and self._path.exists():
+            if not self._changed and self._path.exists():
                 return
             faiss.write_index(self._faiss, str(temp))
             temp.chmod(0o600)
@@ -161,7 +170,15 @@ class Index:
             fsync_dir(self._path.parent)
             # Until this row is committed the hash is off, and a start rebuilds from the database.
             _set(conn, "index", sha256_file(self._path))
-            self._dirty = False
+            self._changed = 0
+
+    def flush_sometimes(self) -> None:
+        """Write the file once so much has changed that writing all of it is worth while.
+
+        What it lacks is read from the database at the next start. Raises OSError.
+        """
+        if self._changed >= max(_BATCH, self.size * _CHANGED_SHARE):
+            self.flush()
 
     def rebuild(self) -> None:
         """Make the index anew from the vectors in the database."""
@@ -190,7 +207,7 @@ class Index:
             self._remove(np.array(sorted(here - there), dtype=np.int64))
             self._add_missing(here & there)
             conn.execute("DELETE FROM deleted_vectors")
-            self._dirty = self._dirty or here != there
+            self._changed += len(here - there)
 
     def _add_missing(self, present: Iterable[int]) -> None:
         rows = self._db.read().execute(
@@ -210,7 +227,7 @@ class Index:
             self._faiss.add_with_ids(
                 vectors.reshape(-1, self._dimensions), np.array(numbers, dtype=np.int64)
             )
-        self._dirty = self._dirty or bool(missing)
+        self._changed += len(missing)
 
     def _forget_deleted(self) -> None:
         if not self._db.read().execute("SELECT 1 FROM deleted_vectors LIMIT 1").fetchone():
@@ -218,7 +235,7 @@ class Index:
         with self._db.write() as conn, self._lock:
             rows = conn.execute("SELECT chunk_id FROM deleted_vectors").fetchall()
             self._remove(np.array([row[0] for row in rows], dtype=np.int64))
-            self._dirty = True
+            self._changed += len(rows)
             conn.execute("DELETE FROM deleted_vectors")
 
     def _remove(self, numbers: NDArray[np.int64]) -> None:
@@ -236,13 +253,16 @@ class Index:
                     self._path.unlink()
 
 
-def fts_query(text: str) -> str:
+def fts_query(text: str, *, common: bool = True) -> str:
     """Any text as an FTS5 query for any of its words; empty when it has none.
 
-    Every word is quoted, so no operator, quote or NUL in it means anything.
+    Every word is quoted, so no operator, quote or NUL in it means anything. Without the `common`
+    ones where others are left: those are in nearly every chunk, and a rank is computed for each
+    that has one of the words.
     """
-    words = dict.fromkeys(word.casefold()[:64] for word in re.findall(r"\w+", text))
-    return " OR ".join(f'"{word}"' for word in list(words)[:_MAX_TERMS])
+    words = [*dict.fromkeys(word.casefold()[:64] for word in re.findall(r"\w+", text))]
+    kept = words if common else telling(words)
+    return " OR ".join(f'"{word}"' for word in kept[:_MAX_TERMS])
 
 
 def _empty(dimensions: int) -> Any:

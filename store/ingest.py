@@ -9,27 +9,29 @@ import os
 import sqlite3
 import stat
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
-from acclimate.store import buffer, extract, sources, studied
-from acclimate.store.chats import BadLine, Exchange, parse_chat
-from acclimate.store.chunk import NOTE_SUFFIXES, Chunk, chunk_exchanges, chunk_text
-from acclimate.store.curate import RULES, tidy_exchanges, tidy_text
+from acclimate.store import buffer, place, sources
+from acclimate.store.chats import BadLine
+from acclimate.store.chunk import Chunk, chunk_exchanges
+from acclimate.store.curate import RULES
 from acclimate.store.db import Db
 from acclimate.store.errors import SourceError
 from acclimate.store.extract import MAX_FILE_BYTES, Missing, Raw, Refused
 from acclimate.store.files import failpoint
 from acclimate.store.hidden import visible
+from acclimate.store.prepare import Prepared, cut, prepare
 from acclimate.store.sources import Source
 
-CHAT_SUFFIXES = (".jsonl", ".ndjson", ".json")
 # FAT's times have steps of 2 s: a file that had changed less than this before it was read may have
 # changed again since, with the same time and size.
 _RACY_SECONDS = 2.0
+PART = 100  # examples or chunks in one transaction, some 0.1 s
+_GAP_SECONDS = 0.001
+T = TypeVar("T")
 
 Outcome = Literal[
     "added", "changed", "renamed", "unchanged", "refused", "gone", "forgotten", "unreachable"
@@ -48,26 +50,10 @@ class IngestResult:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A file, read, rid of secrets and cut up, before the database is asked."""
-
-    path: str
-    read_at: float
-    raw: Raw | None
-    device: int | None  # given where the file is on a mount below its source
-    chunks: Sequence[Chunk] = ()
-    exchanges: Sequence[Exchange] = ()
-    bad_lines: Sequence[BadLine] = ()
-    redacted: Mapping[str, int] = field(default_factory=dict)  # secrets by kind
-    originals: Mapping[str, str] = field(default_factory=dict)  # see curate.Tidied
-    refused: Refused | None = None
-
-
 def ingest_file(
     db: Db, source: Source, relative: str, *, max_file_bytes: int = MAX_FILE_BYTES
 ) -> IngestResult:
-    """Bring the rows of one file up to date, in one transaction.
+    """Bring the rows of one file up to date.
 
     A file that is not there is gone, but only if its source's folder is there. One that looks as
     it did is not opened, so that no reading can be taken for a change.
@@ -106,12 +92,13 @@ def add_bytes(
         refused = Refused(f"larger than {max_file_bytes / 1e6:g} MB")
         return store(db, source, [Prepared(name, time.time(), None, None, refused=refused)])[0]
     raw = Raw(data, hashlib.sha256(data).hexdigest(), len(data), time.time_ns())
+    prepared = cut(source, Prepared(name, time.time(), raw, None), raw)
     with db.write() as conn:
         conn.execute(
             "DELETE FROM documents WHERE source_id = ? AND path = ? AND state = 'forgotten'",
             (source.id, name),
         )
-        return store(db, source, [_cut(source, Prepared(name, time.time(), raw, None), raw)])[0]
+    return store(db, source, [prepared])[0]
 
 
 def mark_gone(db: Db, source_id: int, paths: Iterable[str]) -> int:
@@ -171,77 +158,186 @@ def looks_same(document: sources.Document, size: int, mtime_ns: int) -> bool:
     return document.seen_at - mtime_ns / 1e9 > _RACY_SECONDS
 
 
-def prepare(
-    source: Source,
-    relative: str,
-    max_file_bytes: int,
-    device: int | None = None,
-    problem: str = "",
-) -> Prepared:
-    """Read a file and cut it up; what is wrong with it is part of the result. Raises Missing."""
-    read_at = time.time()
-    try:
-        if problem:
-            raise Refused(problem)
-        raw = extract.read_file(source.path, relative, max_file_bytes)
-    except Refused as e:
-        return Prepared(relative, read_at, None, device, refused=e)
-    failpoint("ingest.read")
-    return _cut(source, Prepared(relative, read_at, raw, device), raw)
+def store(db: Db, source: Source, batch: Iterable[Prepared]) -> list[IngestResult]:
+    """Write what became of some files; each is kept whole or read again.
 
-
-def _cut(source: Source, prepared: Prepared, raw: Raw) -> Prepared:
-    suffix = PurePosixPath(prepared.path).suffix.lower()
-    try:
-        if source.kind == "chat" or (source.kind == "manual" and suffix in CHAT_SUFFIXES):
-            if suffix not in CHAT_SUFFIXES:
-                raise Refused("not JSON Lines: a chat file ends in .jsonl", raw.size, raw.mtime_ns)
-            exchanges, bad = parse_chat(raw.data)
-            if bad and not exchanges and b"\0" in raw.data:
-                raise Refused("binary, not JSON Lines", raw.size, raw.mtime_ns)
-            tidied = tidy_exchanges(exchanges)
-            return replace(
-                prepared,
-                exchanges=tidied.exchanges,
-                bad_lines=bad,
-                redacted=tidied.found,
-                originals=tidied.originals,
-            )
-        code = source.kind == "code" or (source.kind == "manual" and suffix not in NOTE_SUFFIXES)
-        text = extract.decode(raw)
-        if code and suffix in NOTE_SUFFIXES[1:]:
-            code = False
-        safe = tidy_text(text, code=code)
-        chunks = chunk_text(safe.text, "code" if code else "notes")
-        return replace(prepared, chunks=chunks, redacted=safe.found)
-    except Refused as e:
-        return replace(prepared, refused=e)
-
-
-def store(db: Db, source: Source, batch: Sequence[Prepared]) -> list[IngestResult]:
-    """Write what became of some files, in one transaction. Raises SourceError if not watched."""
-    if not batch:
-        return []
-    with db.write() as conn:
-        if sources.get_source(db, source.id).state == "removed":
-            raise SourceError(f"{source.path} is no longer watched")
-        results = [_store_one(db, conn, source, prepared) for prepared in batch]
-        failpoint("ingest.stored")
+    No transaction is longer than PART examples or chunks, so that others can write between: small
+    files share one, a large one takes several. Raises SourceError if the source is not watched.
+    """
+    results: list[IngestResult] = []
+    for group in _groups(batch):
+        if _size(group[0]) > PART:
+            results.append(_store_large(db, source, group[0]))
+            continue
+        with db.write() as conn:
+            _check_watched(db, source)
+            results += [_store_one(db, conn, source, prepared) for prepared in group]
+            failpoint("ingest.stored")
     return results
+
+
+def _size(prepared: Prepared) -> int:
+    return len(prepared.chunks) + len(prepared.exchanges)
+
+
+def _groups(batch: Iterable[Prepared]) -> Iterator[list[Prepared]]:
+    group: list[Prepared] = []
+    for prepared in batch:
+        if group and sum(map(_size, group)) + _size(prepared) > PART:
+            yield group
+            group = []
+        group.append(prepared)
+    if group:
+        yield group
+
+
+def _check_watched(db: Db, source: Source) -> None:
+    if sources.get_source(db, source.id).state == "removed":
+        raise SourceError(f"{source.path} is no longer watched")
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A document whose content is to be written."""
+
+    id: int
+    outcome: Outcome
+
+    def result(self, prepared: Prepared, chunks: int, examples: int) -> IngestResult:
+        bad_lines, redacted = len(prepared.bad_lines), sum(prepared.redacted.values())
+        return IngestResult(
+            prepared.path, self.outcome, self.id, chunks, examples, bad_lines, redacted
+        )
 
 
 def _store_one(
     db: Db, conn: sqlite3.Connection, source: Source, prepared: Prepared
 ) -> IngestResult:
+    begun = _begin(conn, source, prepared, whole=True)
+    if isinstance(begun, IngestResult):
+        return begun
+    chunks = _visible(db, conn, begun.id, prepared)
+    old = place.rows_of(conn, begun.id)
+    place.place(conn, begun.id, chunks, old)
+    place.drop(conn, [row for rows in old.values() for row in rows])
+    failpoint("ingest.chunks")
+    added = buffer.add_document_examples(db, source.id, begun.id, prepared.exchanges)
+    _replace_quarantine(conn, source.id, prepared.path, prepared.bad_lines)
+    failpoint("ingest.quarantine")
+    return begun.result(prepared, len(chunks), added.new)
+
+
+def _store_large(db: Db, source: Source, prepared: Prepared) -> IngestResult:
+    """A file in several transactions. Until the last its row says that it was not read: cut short,
+    it is read again, and what is there already stays.
+
+    Begins again when something was forgotten meanwhile, and ends early when the file was.
+    """
+    new = 0
+    begun: _Begun | None = None
+    last = buffer.last_replies(prepared.exchanges)
+    while True:
+        with db.write() as conn:
+            _check_watched(db, source)
+            found = _begin(conn, source, prepared, whole=False)
+            if isinstance(found, IngestResult):
+                return found
+            begun = begun or found
+            part = _Part(db, source, found.id, prepared.read_at, _forgettings(conn))
+            chunks = _visible(db, conn, found.id, prepared)
+            left = place.rows_of(conn, found.id)
+        try:
+            for some in _cut_up(chunks):
+                with part.write() as conn:
+                    place.place(conn, found.id, some, left)
+            for gone in _cut_up([row for rows in left.values() for row in rows]):
+                with part.write() as conn:
+                    place.drop(conn, gone)
+            for exchanges in _cut_up(last):
+                with part.write() as conn:
+                    new += buffer.add_document_examples(db, source.id, found.id, exchanges).new
+            with part.write() as conn:
+                _replace_quarantine(conn, source.id, prepared.path, prepared.bad_lines)
+                _upsert(conn, source, prepared, "ok", "")
+        except _ForgotMeanwhile:
+            continue
+        except _Overtaken:
+            pass
+        return begun.result(prepared, len(chunks), new)
+
+
+class _ForgotMeanwhile(Exception):
+    """Something was: perhaps what is about to be written."""
+
+
+class _Overtaken(Exception):
+    """The document was read again, or its file is gone."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The transactions of a large file, for as long as nobody else has a hand in its document."""
+
+    db: Db
+    source: Source
+    document_id: int
+    read_at: float
+    forgettings: int
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        with self.db.write() as conn:
+            _check_watched(self.db, self.source)
+            if _forgettings(conn) != self.forgettings:
+                raise _ForgotMeanwhile
+            ours = conn.execute(
+                "SELECT 1 FROM documents WHERE id = ? AND state = 'ok' AND sha256 IS NULL"
+                " AND seen_at = ?",
+                (self.document_id, self.read_at),
+            )
+            if ours.fetchone() is None:
+                raise _Overtaken
+            yield conn
+            failpoint("ingest.part")
+        time.sleep(_GAP_SECONDS)  # or who waits for the lock would not get it: it is not fair
+
+
+def _cut_up(many: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(many), PART):
+        yield many[start : start + PART]
+
+
+def _forgettings(conn: sqlite3.Connection) -> int:
+    return int(conn.execute("SELECT coalesce(max(id), 0) FROM receipts").fetchone()[0])
+
+
+def _visible(db: Db, conn: sqlite3.Connection, document_id: int, prepared: Prepared) -> list[Chunk]:
+    """The chunks of a file, without what was forgotten."""
+    chunks = prepared.chunks
+    if prepared.exchanges:
+        buffer.follow_rewrites(conn, prepared.exchanges, prepared.originals)
+        hidden = buffer.forgotten(db, prepared.exchanges)
+        chunks = chunk_exchanges([e for e in prepared.exchanges if e.sha256() not in hidden])
+    return visible(conn, document_id, chunks)
+
+
+def _begin(
+    conn: sqlite3.Connection, source: Source, prepared: Prepared, *, whole: bool
+) -> _Begun | IngestResult:
+    """The row of a file's document; a result where there is nothing more to write.
+
+    `whole` says that its content follows in the same transaction.
+    """
     path = prepared.path
     row = conn.execute(
         "SELECT * FROM documents WHERE source_id = ? AND path = ?", (source.id, path)
     ).fetchone()
     if row is not None and row["state"] == "forgotten":
-        if prepared.raw is not None:
+        if (raw := prepared.raw) is not None:
             conn.execute(
-                "UPDATE documents SET size = ?, mtime_ns = ?, seen_at = ?, rules = ? WHERE id = ?",
-                (prepared.raw.size, prepared.raw.mtime_ns, prepared.read_at, RULES, row["id"]),
+                "UPDATE documents SET sha256 = coalesce(sha256, ?), size = ?, mtime_ns = ?,"
+                " seen_at = ?, rules = ? WHERE id = ?",
+                (raw.sha256, raw.size, raw.mtime_ns, prepared.read_at, RULES, row["id"]),
             )
         return IngestResult(path, "forgotten", row["id"])
     if prepared.refused is not None or prepared.raw is None:
@@ -271,31 +367,12 @@ def _store_one(
         row is not None
         and (row["state"], row["sha256"], row["rules"]) == ("ok", raw.sha256, RULES)
     )  # fmt: skip
-    document_id = _upsert(conn, source, prepared, "ok", "")
+    read = prepared if whole or unchanged else replace(prepared, raw=None)
+    document_id = _upsert(conn, source, read, "ok", "")
     failpoint("ingest.document")
     if unchanged:
         return IngestResult(path, outcome if outcome == "renamed" else "unchanged", document_id)
-    chunks = prepared.chunks
-    if prepared.exchanges:
-        buffer.follow_rewrites(conn, prepared.exchanges, prepared.originals)
-        hidden = buffer.forgotten(db, prepared.exchanges)
-        exchanges = [e for e in prepared.exchanges if not hidden or e.sha256() not in hidden]
-        chunks = chunk_exchanges(exchanges)
-    chunks = visible(conn, document_id, chunks)
-    _replace_chunks(conn, document_id, chunks)
-    failpoint("ingest.chunks")
-    added = buffer.add_document_examples(db, source.id, document_id, prepared.exchanges)
-    _replace_quarantine(conn, source.id, path, prepared.bad_lines)
-    failpoint("ingest.quarantine")
-    return IngestResult(
-        path,
-        outcome,
-        document_id,
-        len(chunks),
-        added.new,
-        len(prepared.bad_lines),
-        sum(prepared.redacted.values()),
-    )
+    return _Begun(document_id, outcome)
 
 
 def _same_content(
@@ -359,35 +436,6 @@ def _upsert(
         ),
     ).fetchone()
     return int(row["id"])
-
-
-def _replace_chunks(conn: sqlite3.Connection, document_id: int, chunks: Sequence[Chunk]) -> None:
-    """A chunk whose text stays keeps its row and so its vector: an appended log costs one chunk."""
-    old: defaultdict[str, list[int]] = defaultdict(list)
-    for row in conn.execute(
-        "SELECT id, text FROM chunks WHERE document_id = ? AND derived_from IS NULL"
-        " ORDER BY ordinal DESC",
-        (document_id,),
-    ).fetchall():
-        old[row["text"]].append(row["id"])
-    conn.execute(
-        "UPDATE chunks SET ordinal = -1 - ordinal WHERE document_id = ? AND derived_from IS NULL",
-        (document_id,),
-    )
-    for chunk in chunks:
-        lines = (chunk.ordinal, chunk.start_line, chunk.end_line)
-        if old[chunk.text]:
-            conn.execute(
-                "UPDATE chunks SET ordinal = ?, start_line = ?, end_line = ? WHERE id = ?",
-                (*lines, old[chunk.text].pop()),
-            )
-        else:
-            conn.execute(
-                "INSERT INTO chunks(ordinal, start_line, end_line, text, document_id)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (*lines, chunk.text, document_id),
-            )
-    studied.drop_chunks(conn, "document_id = ? AND ordinal < 0", (document_id,))
 
 
 def _replace_quarantine(

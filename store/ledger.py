@@ -10,17 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from acclimate.store import carried
 from acclimate.store.balance import ALIKE, TAKEN_BACK
-from acclimate.store.buffer import FORGOTTEN, TEACHABLE
+from acclimate.store.buffer import FORGOTTEN
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound, RoundError, StoreError
-from acclimate.store.files import (
-    Home,
-    failpoint,
-    sha256_file,
-    version_name,
-)
-from acclimate.store.topics import SUPERSEDED
+from acclimate.store.files import Home, failpoint, sha256_file, version_name
+from acclimate.store.route import TEACHABLE
 
 ADAPTER_FILE = "adapter.gguf"
 WAS_FORGOTTEN = "an example was forgotten"  # why a round was ended that had it
@@ -199,7 +195,7 @@ def publish(
             )
         failpoint("publish.examples")
         if moved or _setting(conn, "pinned", False):
-            _follow_live(conn, serving)
+            carried.wait_again(conn, [version], serving)
         else:
             _move_live(conn, version, "round")
 
@@ -265,49 +261,8 @@ def _move_live(conn: sqlite3.Connection, version: int | None, reason: str, why: 
         "INSERT INTO swaps(from_version, to_version, reason, at, why) VALUES (?, ?, ?, ?, ?)",
         (before, version, reason, time.time(), why),
     )
-    _follow_live(conn, version)
+    carried.follow(conn, before, version)
     failpoint("swap.recorded")
-
-
-def _follow_live(conn: sqlite3.Connection, version: int | None) -> None:
-    """What counts as learned is what the live adapter carries: after a rollback the examples of
-    the abandoned adapters wait again, and come back as learned with a roll forward. One that a
-    newer reply contradicts does not wait again: it is superseded by that one."""
-    rows = conn.execute(
-        "WITH RECURSIVE line(version) AS ("
-        "  VALUES(?) UNION SELECT a.parent FROM adapters a JOIN line USING (version)"
-        "  WHERE a.parent IS NOT NULL"
-        ") SELECT DISTINCT r.example_id FROM line JOIN adapters USING (version)"
-        " JOIN round_examples r USING (round_id) WHERE r.role = 'new'",
-        (version,),
-    )
-    carried = ids(row["example_id"] for row in rows.fetchall())
-    # Newer is what was read later, or what waits already: an older one waits only where its file
-    # went back to it.
-    contradicted = conn.execute(
-        "SELECT e.id, (SELECT n.id FROM examples n WHERE n.source_id = e.source_id"
-        "   AND n.prompt_sha256 = e.prompt_sha256 AND n.kind = 'exchange' AND n.id != e.id"
-        "   AND n.state != 'forgotten' AND (n.id > e.id OR n.state IN ('pending', 'held-out'))"
-        "   ORDER BY n.state IN ('pending', 'held-out') DESC, n.id DESC LIMIT 1) AS newer"
-        " FROM examples e WHERE e.state = 'learned' AND e.kind = 'exchange'"
-        " AND e.id NOT IN (SELECT value FROM json_each(?))",
-        (carried,),
-    ).fetchall()
-    conn.executemany(
-        "UPDATE examples SET state = 'forgotten', reason = ? WHERE id = ?",
-        [(f"{SUPERSEDED}{row['newer']}", row["id"]) for row in contradicted if row["newer"]],
-    )
-    conn.execute(
-        "UPDATE examples SET state = 'pending' WHERE state = 'learned'"
-        " AND id NOT IN (SELECT value FROM json_each(?))",
-        (carried,),
-    )
-    conn.execute(
-        "UPDATE examples SET state = 'learned', reason = '' WHERE (state IN ('pending', 'held-out')"
-        " OR (state = 'forgotten' AND substr(reason, 1, length(?)) = ?))"
-        " AND id IN (SELECT value FROM json_each(?))",
-        (SUPERSEDED, SUPERSEDED, carried),
-    )
 
 
 def _setting(conn: sqlite3.Connection, key: str, default: Any) -> Any:
@@ -325,10 +280,10 @@ def next_version(db: Db) -> int:
     return int(row[0])
 
 
-def adapters(db: Db) -> list[Adapter]:
-    """All accepted adapters, oldest first."""
-    rows = db.read().execute("SELECT * FROM adapters ORDER BY version").fetchall()
-    return [_adapter(row) for row in rows]
+def adapters(db: Db, limit: int = -1) -> list[Adapter]:
+    """The accepted adapters (-1: all, else the latest ones), oldest first."""
+    rows = db.read().execute("SELECT * FROM adapters ORDER BY version DESC LIMIT ?", (limit,))
+    return [_adapter(row) for row in rows.fetchall()[::-1]]
 
 
 def adapter(db: Db, version: int) -> Adapter:
@@ -337,6 +292,13 @@ def adapter(db: Db, version: int) -> Adapter:
     if row is None:
         raise NotFound(f"there is no adapter {version}", "see: acclimate history")
     return _adapter(row)
+
+
+def made_by(db: Db, round_id: int) -> int | None:
+    """The version of the adapter that a round gave, None where it gave none."""
+    row = db.read().execute("SELECT version FROM adapters WHERE round_id = ?", (round_id,))
+    found = row.fetchone()
+    return None if found is None else int(found["version"])
 
 
 def _adapter(row: sqlite3.Row) -> Adapter:
@@ -351,12 +313,15 @@ def waiting(db: Db) -> int:
     same.
     """
     query = (
-        f"SELECT count(*) FROM examples WHERE state IN ('pending', 'held-out') AND {TEACHABLE}"  # noqa: S608
-        " AND reason NOT IN (?, ?) AND id > coalesce(("
+        "SELECT count(*) FROM examples INDEXED BY examples_counted"  # noqa: S608
+        f" WHERE state IN ('pending', 'held-out') AND {TEACHABLE}"
+        " AND id NOT IN (SELECT id FROM examples INDEXED BY examples_held"
+        "  WHERE state = 'pending' AND reason != '' AND reason IN (?, ?)) AND id > coalesce(("
         "  SELECT max(r.example_id) FROM round_examples r JOIN rounds ON rounds.id = r.round_id"
         f"  WHERE (state = 'rejected' OR {_WAS_TAKEN_BACK})"
         "  AND rounds.id > coalesce((SELECT max(last_round) FROM receipts), 0)"
-        "  AND rounds.id = (SELECT max(id) FROM rounds WHERE state IN ('accepted', 'rejected'))"
+        "  AND rounds.id = (SELECT id FROM rounds WHERE state IN ('accepted', 'rejected')"
+        "   ORDER BY id DESC LIMIT 1)"
         "), 0)"
     )
     (count,) = db.read().execute(query, (ALIKE, TAKEN_BACK)).fetchone()
@@ -394,7 +359,19 @@ def often_taken_back(db: Db, parent: int | None) -> list[int]:
 def rounds(db: Db, limit: int = 50) -> list[Round]:
     """The latest rounds, newest first."""
     conn = db.read()
-    rows = conn.execute("SELECT * FROM rounds ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+    query = "SELECT * FROM rounds ORDER BY id DESC LIMIT ?"
+    return _rounds(conn, conn.execute(query, (limit,)).fetchall())
+
+
+def rounds_of(db: Db, round_ids: Iterable[int]) -> dict[int, Round]:
+    """Those of these rounds that there are, by number."""
+    conn = db.read()
+    query = "SELECT * FROM rounds WHERE id IN (SELECT value FROM json_each(?))"
+    found = _rounds(conn, conn.execute(query, (ids(round_ids),)).fetchall())
+    return {r.id: r for r in found}
+
+
+def _rounds(conn: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> list[Round]:
     counts: dict[int, dict[str, int]] = {row["id"]: {} for row in rows}
     for round_id, role, count in conn.execute(
         "SELECT round_id, role, count(*) FROM round_examples"
@@ -429,21 +406,17 @@ def whole_ancestor(db: Db, version: int) -> int | None:
     return parent
 
 
+def line(db: Db, version: int) -> list[int]:
+    """An adapter, its parent, … , its first ancestor. Raises NotFound."""
+    return carried.line(db.read(), adapter(db, version).version)
+
+
 def lineage(db: Db, version: int) -> Lineage:
     """What an adapter descends from, and what each of those rounds taught. Raises NotFound."""
-    versions = []
-    taught: dict[int, list[int]] = {}
-    current: int | None = version
-    while current is not None:
-        step = adapter(db, current)
-        rows = db.read().execute(
-            "SELECT example_id FROM round_examples WHERE round_id = ? AND role = 'new'"
-            " ORDER BY example_id",
-            (step.round_id,),
-        )
-        versions.append(current)
-        taught[current] = [row[0] for row in rows.fetchall()]
-        current = step.parent
+    versions = line(db, version)
+    taught: dict[int, list[int]] = {one: [] for one in versions}
+    for one, example_id in carried.taught(db.read(), versions):
+        taught[one].append(example_id)
     return Lineage(versions, taught)
 
 

@@ -272,6 +272,23 @@ CREATE TABLE inquiries (
 ALTER TABLE chunks ADD COLUMN by_model INTEGER NOT NULL DEFAULT 0;
 """
 
+# What a long history would otherwise have to be searched through for.
+_LONG_HISTORY = """
+DROP INDEX chunks_unstudied;
+CREATE INDEX chunks_by_study ON chunks(studied, id);
+CREATE INDEX chunks_by_text ON chunks(substr(text, 1, 64));
+CREATE INDEX rounds_by_state ON rounds(state, content_sha256);
+CREATE INDEX adapters_by_round ON adapters(round_id);
+DROP INDEX examples_waiting;
+CREATE INDEX examples_waiting ON examples(source_id, id, cluster, origin)
+    WHERE state = 'pending' AND route IN ('weights', 'preference');
+CREATE INDEX examples_held ON examples(reason) WHERE state = 'pending' AND reason != '';
+CREATE INDEX examples_counted ON examples(state, route, source_id);
+CREATE INDEX examples_in_conversation ON examples(id)
+    WHERE json_array_length(content, '$.messages') > 2;
+UPDATE examples SET topic = '' WHERE topic IS NULL AND kind = 'preference';
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -313,6 +330,10 @@ def m010_inquiries(db: Any) -> None:
     _run(db, _INQUIRIES)
 
 
+def m011_long_history(db: Any) -> None:
+    _run(db, _LONG_HISTORY)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -324,6 +345,7 @@ STEPS = (
     m008_study,
     m009_probation,
     m010_inquiries,
+    m011_long_history,
 )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from acclimate.store import ledger
-from acclimate.store.buffer import TEACHABLE, Example, get
+from acclimate.store.buffer import Example, get
 from acclimate.store.db import Db, ids
+from acclimate.store.route import TEACHABLE
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from acclimate.store.balance import ALIKE
-from acclimate.store.buffer import TEACHABLE
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound
 from acclimate.store.retire import Retired
+from acclimate.store.route import TEACHABLE
 
 # So many rejected rounds in a row, each with another seed, and the rest waits for something new.
 RELEARN_TRIES = 3

@@ -12,6 +12,8 @@ from acclimate.store.chats import Exchange
 from acclimate.store.clean import defect
 
 Route = Literal["weights", "retrieval", "preference", "dropped"]
+# What a round may teach, as SQL; the rest of the pending ones stays in the buffer with its route.
+TEACHABLE = "route IN ('weights', 'preference')"
 MOST_CHARS = 400  # a longer question carries a text to work on
 
 

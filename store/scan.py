@@ -12,7 +12,8 @@ from acclimate.store import sources
 from acclimate.store.curate import RULES
 from acclimate.store.db import Db
 from acclimate.store.extract import MAX_FILE_BYTES, Missing
-from acclimate.store.ingest import Prepared, looks_same, mark_gone, prepare, root_device, store
+from acclimate.store.ingest import looks_same, mark_gone, root_device, store
+from acclimate.store.prepare import Prepared, prepare
 from acclimate.store.sources import Source
 from acclimate.store.walk import DEFAULT_IGNORE, Ignore, Walked, walk
 

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import NotFound, SourceError
 from acclimate.store.files import MARKER
+from acclimate.store.studied import study_again
 from acclimate.store.walk import check_patterns
 
 Kind = Literal["notes", "chat", "code", "manual"]
@@ -87,6 +88,9 @@ def add_source(
     if relative and device == db.folder.stat().st_dev:
         stored = os.path.relpath(root, db.folder.resolve())
     with db.write() as conn:
+        before = conn.execute("SELECT id, kind FROM sources WHERE path = ?", (stored,)).fetchone()
+        if before is not None and before["kind"] != kind:
+            study_again(conn, before["id"])
         conn.execute(
             "INSERT INTO sources(path, kind, patterns, device, added_at) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT(path) DO UPDATE SET kind = excluded.kind, patterns = excluded.patterns,"

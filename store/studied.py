@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from acclimate.store import buffer
 from acclimate.store.chats import Exchange
 from acclimate.store.chunk import NOTE_SUFFIXES
-from acclimate.store.db import Db
+from acclimate.store.db import Db, ids
 from acclimate.store.files import failpoint
 
 # Raised when study finds other questions than before: notes are then studied again.
@@ -19,6 +19,7 @@ NOTE_CHANGED = "the note no longer says so"
 # Derived passages stand behind a document's own ones.
 _FIRST_ORDINAL = 1_000_000
 _BY_NAME = " OR ".join(f"lower(d.path) LIKE '%{suffix}'" for suffix in NOTE_SUFFIXES if suffix)
+_LOOKED_AT = 16  # passages, for each that is asked for: most are no notes
 NOTES = (
     "c.derived_from IS NULL AND d.state = 'ok' AND (s.kind = 'notes'"
     f" OR (s.kind = 'manual' AND (instr(d.path, '.') = 0 OR {_BY_NAME})))"
@@ -37,14 +38,28 @@ class Unstudied:
 
 
 def unstudied(db: Db, limit: int) -> list[Unstudied]:
-    """Passages of notes that no question was made of yet, oldest first."""
-    rows = db.read().execute(
-        "SELECT c.id, c.document_id, d.source_id, c.start_line, c.text FROM chunks c"  # noqa: S608
-        " JOIN documents d ON d.id = c.document_id JOIN sources s ON s.id = d.source_id"
-        f" WHERE c.studied < ? AND {NOTES} ORDER BY c.id LIMIT ?",
-        (RULES, limit),
-    )
-    return [Unstudied(*row) for row in rows.fetchall()]
+    """Passages of notes that no question was made of yet, oldest first, `limit` at most.
+
+    Chats and code, of which none is made, are marked on the way: each passage is looked at once.
+    """
+    while True:
+        rows = db.read().execute(
+            "SELECT c.id, c.document_id, d.source_id, c.start_line, c.text,"  # noqa: S608
+            f" {NOTES} AS note FROM chunks c INDEXED BY chunks_by_study"
+            " JOIN documents d ON d.id = c.document_id JOIN sources s ON s.id = d.source_id"
+            " WHERE c.studied < ? ORDER BY c.studied, c.id LIMIT ?",
+            (RULES, _LOOKED_AT * limit),
+        )
+        found = rows.fetchall()
+        if others := [row["id"] for row in found if not row["note"]]:
+            with db.write() as conn:
+                conn.execute(
+                    "UPDATE chunks SET studied = ? WHERE id IN (SELECT value FROM json_each(?))",
+                    (RULES, ids(others)),
+                )
+        notes = [Unstudied(*tuple(row)[:-1]) for row in found if row["note"]]
+        if notes or not found:
+            return notes[:limit]
 
 
 def record(db: Db, part: Unstudied, pairs: Sequence[tuple[str, str, float]]) -> int:
@@ -122,6 +137,15 @@ def _tie(
         ),
     )
     return True
+
+
+def study_again(conn: sqlite3.Connection, source_id: int) -> None:
+    """Look once more at a source's passages: it holds something else than was thought."""
+    conn.execute(
+        "UPDATE chunks SET studied = 0 WHERE derived_from IS NULL"
+        " AND document_id IN (SELECT id FROM documents WHERE source_id = ?)",
+        (source_id,),
+    )
 
 
 def drop_chunks(conn: sqlite3.Connection, where: str, values: tuple[object, ...]) -> None:

@@ -6,11 +6,13 @@ Knows rows; a topic and what was told about it are its caller's strings.
 from collections.abc import Iterable
 
 from acclimate.store.db import Db
+from acclimate.store.route import TEACHABLE
 
 SUPERSEDED = "superseded by "
-# That a later example `n` says something else about the topic of `e`.
+# That a later example `n` says something else about the topic of `e`. That n's topic is not empty
+# is said for SQLite, which takes the index of topics only then.
 CONTRADICTS = (
-    "n.topic = e.topic AND e.topic != '' AND n.id > e.id AND n.state != 'forgotten'"
+    "n.topic = e.topic AND n.topic != '' AND n.id > e.id AND n.state != 'forgotten'"
     " AND instr(n.told, e.told) = 0 AND instr(e.told, n.told) = 0"
 )
 
@@ -20,6 +22,7 @@ def without_topic(db: Db, limit: int) -> list[tuple[int, str, str]]:
     rows = db.read().execute(
         "SELECT id, json_extract(content, '$.messages[#-2].content'),"
         " json_extract(content, '$.messages[#-1].content') FROM examples"
+        " INDEXED BY examples_without_topic"
         " WHERE topic IS NULL AND kind = 'exchange' AND content != '{}' ORDER BY id LIMIT ?",
         (limit,),
     )
@@ -52,13 +55,15 @@ def stands(db: Db, topic: str, told: str, chunk_id: int) -> bool:
 def supersede(db: Db) -> int:
     """Of several answers to one topic the last counts: older ones that wait do so no more.
 
-    How many. Older ones that are learned stay so, and are rehearsed no more (`replay`).
+    How many. Only what a round may take is looked at. Older ones that are learned stay so, and are
+    rehearsed no more (`replay`).
     """
     with db.write() as conn:
         return conn.execute(
-            "UPDATE examples AS e SET state = 'forgotten', reason = ? || (SELECT max(n.id)"  # noqa: S608
+            "UPDATE examples AS e INDEXED BY examples_counted"  # noqa: S608
+            " SET state = 'forgotten', reason = ? || (SELECT max(n.id)"
             f" FROM examples n WHERE {CONTRADICTS})"
-            " WHERE e.state IN ('pending', 'held-out')"
+            f" WHERE e.state IN ('pending', 'held-out') AND e.{TEACHABLE}"
             f" AND EXISTS (SELECT 1 FROM examples n WHERE {CONTRADICTS})",
             (SUPERSEDED,),
         ).rowcount

@@ -20,7 +20,7 @@ from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
 from acclimate.store import ledger, sources
 from acclimate.store.db import Db
-from acclimate.store.files import Home, sha256_file
+from acclimate.store.files import Home, sha256_file, version_name
 from acclimate.store.index import Index
 from acclimate.store.scan import scan
 
@@ -40,10 +40,11 @@ class Lived:
 
 
 class PersonHome:
-    """One home in a folder of its own; `models` holds the default base and embedder."""
+    """One home in a folder of its own, made or opened again; `models` has base and embedder."""
 
     def __init__(self, root: Path, models: Path, learn: LearnConfig | None = None) -> None:
         self.home = Home.create(root / "home")
+        self.learning = learn or LearnConfig()
         self.base = models / BASE
         self.streams = {"chat": root / "chats", "notes": root / "notes"}
         self.db = Db(self.home.db)
@@ -54,25 +55,37 @@ class PersonHome:
         self.index = Index(self.db, self.home.index, embedder="bench")
         self.retriever = Retriever(self.db, self.index, self.embedder)
         sha256 = sha256_file(self.base)
-        switch = Switch(self.home, self.db, self.engine, sha256)
-        anchors = models / "anchors"
+        self.switch = Switch(self.home, self.db, self.engine, sha256)
+        if (live := ledger.live(self.db)) is not None:
+            self.switch.load(live)
+            self.engine.set_live(version_name(live))
+        anchors, linked = models / "anchors", self.home.models / "anchors"
         anchors.mkdir(exist_ok=True)
-        (self.home.models / "anchors").symlink_to(anchors.resolve())
+        if not linked.is_symlink():
+            linked.symlink_to(anchors.resolve())
         self.rounds = Rounds(
-            self.home, self.db, learn or LearnConfig(), self.engine, switch, self.base, sha256
+            self.home, self.db, self.learning, self.engine, self.switch, self.base, sha256
         )
         self.sources = {}
         for kind, folder in self.streams.items():
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             self.sources[kind] = sources.add_source(self.db, folder, kind)  # type: ignore[arg-type]
 
     def feed(self, folder: Path) -> None:
         """The files of one round appear in the watched folders."""
+        self.read(folder)
+        study(self.db)
+        self.embed()
+
+    def read(self, folder: Path) -> None:
+        """The same without studying what they say."""
         for part, kind in (("chats", "chat"), ("notes", "notes")):
             for file in sorted((folder / part).iterdir()):
                 shutil.copy(file, self.streams[kind] / f"{folder.name}-{file.name}")
             scan(self.db, self.sources[kind])
-        study(self.db)
+
+    def embed(self) -> None:
+        """Gives every passage its vector."""
         while self.retriever.embed_pending():
             pass
 
@@ -82,7 +95,10 @@ class PersonHome:
 
     def learn(self) -> Lived:
         """One round on what is waiting, to its end."""
-        round_id = self.rounds.start("benchmark")
+        return self.lived(self.rounds.start("benchmark"))
+
+    def lived(self, round_id: int) -> Lived:
+        """The end of the round that was started."""
         self.rounds.wait(round_id)
         done = ledger.rounds(self.db, limit=1)[0]
         live = ledger.live(self.db)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from acclimate.store import forget, ingest, retire, sources
+from acclimate.store import index as index_module
 from acclimate.store.db import Db
 from acclimate.store.files import Home
 from acclimate.store.index import Index, fts_query
@@ -98,6 +99,9 @@ def test_no_query_raises_at_all(index: Index, text: str) -> None:
 def test_operators_in_a_query_are_words() -> None:
     assert fts_query('Leeks AND "beans') == '"leeks" OR "and" OR "beans"'
     assert fts_query("?!") == ""
+    assert fts_query("Where do I keep the kettle?", common=False) == '"keep" OR "kettle"'
+    assert fts_query("Wo ist der Kessel?", common=False) == '"kessel"'
+    assert fts_query("What is it?", common=False) == '"what" OR "is" OR "it"'
 
 
 def test_bad_vectors_are_refused(index: Index) -> None:
@@ -119,6 +123,27 @@ def test_a_restart_loads_the_file(index: Index, db: Db, tmp_path: Path) -> None:
     again.flush()  # nothing changed, nothing is written
     assert (tmp_path / "index.faiss").stat().st_mtime_ns == stamp
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".tmp")] == []
+
+
+def test_a_small_change_waits_for_the_file_and_is_caught_up(
+    index: Index, db: Db, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.flush()
+    path = tmp_path / "index.faiss"
+    before = path.read_bytes()
+    with db.write() as conn:
+        conn.execute("DELETE FROM chunks WHERE id = 1")
+    index.set_vectors([2], np.stack([vector(9)]))
+    assert index.size == 3
+    index.search("x", vector(9), 1)
+    assert index.size == 2, "an older vector of the same chunk is gone"
+    index.flush_sometimes()
+    assert path.read_bytes() == before
+    again = Index(db, path)
+    assert again.size == 2
+    monkeypatch.setattr(index_module, "_BATCH", 2)
+    index.flush_sometimes()
+    assert path.read_bytes() != before and Index(db, path).size == 2
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "absent", "of another size"])

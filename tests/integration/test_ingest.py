@@ -398,6 +398,26 @@ def test_forgetting_an_example_takes_later_turns_that_quote_it(
     assert texts(db) == ["User: Hi\nAssistant: Hello"]
 
 
+def test_forgetting_a_turn_takes_it_wherever_else_it_was_said(
+    db: Db, home: Home, root: Path
+) -> None:
+    source = sources.add_source(db, root, "chat")
+    turn = [{"role": "user", "content": "Code?"}, {"role": "assistant", "content": CANARY}]
+    hello = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    asked = [*turn, {"role": "user", "content": "Again?"}]
+    lines = [
+        {"messages": [*hello, *turn]},
+        {"messages": turn},
+        {"prompt": asked, "chosen": "No.", "rejected": "Yes."},
+        {"prompt": [*hello, *asked[2:]], "chosen": "What?", "rejected": "Yes."},
+    ]
+    (root / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    scan(db, source)
+    assert taken_back(db, home, examples=[2]).examples == [2, 3, 4]
+    assert not on_disk(home, CANARY)
+    assert [e.id for e in buffer.examples(db, "pending")] == [5, 1]
+
+
 def test_a_passage_that_was_forgotten_by_its_text_stays_out(
     db: Db, home: Home, root: Path, notes: sources.Source
 ) -> None:

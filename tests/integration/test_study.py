@@ -13,6 +13,7 @@ from acclimate.store.db import Db
 from acclimate.store.index import Index
 from acclimate.store.ingest import add_bytes
 from acclimate.store.scan import scan
+from acclimate.store.studied import unstudied
 
 
 @pytest.fixture
@@ -47,6 +48,27 @@ def test_of_what_is_handed_over_notes_are_studied_and_code_is_not(db: Db) -> Non
     for name, pet in (("a.md", "cat"), ("b.py", "dog"), ("c", "parrot")):
         add_bytes(db, name, f"Our {pet} is called Hosea.\n".encode())
     assert study(db).pairs == 2
+
+
+def test_a_folder_that_turns_out_to_hold_notes_is_studied(db: Db, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.md").write_text("Our ferryman is called Hosea.\n")
+    sources.add_source(db, folder, "code")
+    read(db)
+    assert waiting(db) == {}
+    sources.add_source(db, folder, "notes")
+    assert study(db).pairs == 1
+    sources.add_source(db, folder, "notes")
+    assert study(db).pairs == 0
+
+
+def test_passages_of_chats_are_looked_at_once(db: Db) -> None:
+    add_bytes(db, "a.jsonl", b'{"instruction": "Who ferries?", "output": "Hosea."}')
+    add_bytes(db, "a.md", b"Our ferryman is called Hosea.")
+    assert [part.text for part in unstudied(db, 1)] == ["Our ferryman is called Hosea."]
+    left = db.read().execute("SELECT text FROM chunks WHERE studied = 0").fetchall()
+    assert [row["text"] for row in left] == ["Our ferryman is called Hosea."]
 
 
 def test_a_question_made_of_a_note_is_found_beside_it(db: Db, notes: Path, tmp_path: Path) -> None:

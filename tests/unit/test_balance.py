@@ -17,40 +17,62 @@ def none_taught(_cluster: int) -> int:
     return 0
 
 
+def by_source(*rows: Waiting) -> dict[int | None, list[Waiting]]:
+    found: dict[int | None, list[Waiting]] = {}
+    for one in rows:
+        found.setdefault(one.source_id, []).append(one)
+    return found
+
+
 def waiting(count: int, source: int, first: int = 1, cluster: int | None = None) -> list[Waiting]:
     return [Waiting(n, source, cluster) for n in range(first, first + count)]
 
 
 def test_a_single_source_may_fill_a_round() -> None:
-    chosen = choose([], waiting(300, 1), 200, Caps(), none_taught)
+    chosen = choose([], by_source(*waiting(300, 1)), 200, Caps(), none_taught)
     assert chosen.ids == list(range(1, 201))
     assert chosen.held == {}
 
 
 def test_a_source_gets_its_share_while_others_wait() -> None:
     flood, few = waiting(300, 1), waiting(10, 2, first=1000)
-    chosen = choose([], [*flood, *few], 200, Caps(), none_taught)
+    chosen = choose([], by_source(*flood, *few), 200, Caps(), none_taught)
     assert chosen.ids == [*range(1, 101), *range(1000, 1010)]
     assert set(chosen.held.values()) == {SOURCE_SHARE}
     assert len(chosen.held) == 200
 
 
+def test_of_a_long_queue_no_more_is_read_than_a_round_takes() -> None:
+    read = Counter[int]()
+
+    def queue(source: int, count: int) -> Iterator[Waiting]:
+        for n in range(count):
+            read[source] += 1
+            yield Waiting(10_000 * source + n, source, None)
+
+    chosen = choose([], {1: queue(1, 9_000), 2: queue(2, 10)}, 200, Caps(), none_taught)
+    assert chosen.ids == [*range(10_000, 10_100), *range(20_000, 20_010)]
+    assert len(chosen.held) <= 201 and read[1] <= 302
+    assert len(choose([], {3: queue(3, 9_000)}, 200, Caps(), none_taught).ids) == 200
+    assert read[3] <= 201
+
+
 def test_near_duplicates_come_a_few_at_a_time_and_then_no_more() -> None:
     alike = waiting(50, 1, cluster=1)
     others = waiting(3, 1, first=100)
-    chosen = choose([], [*alike, *others], 200, Caps(), none_taught)
+    chosen = choose([], by_source(*alike, *others), 200, Caps(), none_taught)
     assert chosen.ids == [1, 2, 3, 4, 100, 101, 102]
     assert set(chosen.held.values()) == {ALIKE_ROUND}
-    chosen = choose([], [*alike, *others], 200, Caps(), lambda cluster: 15)
+    chosen = choose([], by_source(*alike, *others), 200, Caps(), lambda cluster: 15)
     assert chosen.ids == [1, 100, 101, 102]
     assert set(chosen.held.values()) == {ALIKE}
 
 
 def test_what_was_held_out_comes_first_and_counts() -> None:
     first = [Waiting(7, 1, 1), Waiting(8, 1, 1)]
-    chosen = choose(first, waiting(9, 1, first=10, cluster=1), 200, Caps(), none_taught)
+    chosen = choose(first, by_source(*waiting(9, 1, first=10, cluster=1)), 200, Caps(), none_taught)
     assert chosen.ids == [7, 8, 10, 11]
-    assert choose(first, [], 1, Caps(), none_taught).ids == [7]
+    assert choose(first, {}, 1, Caps(), none_taught).ids == [7]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Rounds, publishing, the live pointer, and reconciling after a crash."""
 
 import hashlib
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,3 +232,34 @@ def test_after_a_rejection_only_what_is_new_counts(db: Db, home: files.Home) -> 
     assert ledger.waiting(db) == 2
     publish(db, home, [1, 2, 3, 4, 5])
     assert ledger.waiting(db) == 1
+
+
+def test_what_is_learned_is_what_live_carries_whatever_was_moved(db: Db, home: files.Home) -> None:
+    with db.write() as conn:
+        conn.executemany(
+            "INSERT INTO examples(sha256, kind, content, prompt_sha256, created_at)"
+            " VALUES (?1, 'exchange', '{}', ?1, 0)",
+            [(f"more {n}",) for n in range(24)],
+        )
+    rng = random.Random(3)
+    for _ in range(60):
+        versions = [None, *(a.version for a in ledger.adapters(db))]
+        act = rng.choice(["round", "round", "move", "pin", "unpin", "moved meanwhile"])
+        waiting = [n for n, state in states(db).items() if state == "pending"]
+        new = rng.sample(waiting, min(3, len(waiting)))
+        if act == "round":
+            publish(db, home, new)
+        elif act == "moved meanwhile":
+            parent = ledger.live(db)
+            round_id = ledger.start_round(db, parent, 1, new)
+            ledger.set_live(db, rng.choice(versions), "rollback")
+            ledger.publish(db, round_id, ledger.next_version(db), parent, "", 1.0, {}, new)
+        elif act == "unpin":
+            ledger.unpin(db)
+        else:
+            move = ledger.pin if act == "pin" else lambda db, v: ledger.set_live(db, v, "rollback")
+            move(db, rng.choice(versions))
+        live = ledger.live(db)
+        taught = {} if live is None else ledger.lineage(db, live).examples
+        carried = {example for some in taught.values() for example in some}
+        assert carried == {n for n, state in states(db).items() if state == "learned"}
