@@ -320,8 +320,8 @@ def _pending(
 
 def _pending_of(conn: sqlite3.Connection, apart: str) -> dict[int, str]:
     rows = conn.execute(
-        f"SELECT id FROM examples WHERE state = 'pending' AND {TEACHABLE}"  # noqa: S608
-        " AND id IN (SELECT value FROM json_each(?))",
+        "SELECT id FROM examples NOT INDEXED"  # noqa: S608
+        f" WHERE id IN (SELECT value FROM json_each(?)) AND state = 'pending' AND {TEACHABLE}",
         (apart,),
     )
     return {row["id"]: TAKEN_BACK for row in rows.fetchall()}
