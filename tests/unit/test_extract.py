@@ -121,8 +121,9 @@ def test_a_file_rewritten_all_the_time_is_whole_or_refused(tmp_path: Path) -> No
                 assert e.message == "changing while it is read"
                 assert e.mtime_ns is None
             else:
-                # Truncated but not yet written again is a state that the writer really made.
-                assert data in (b"", *versions)
+                # Empty, or a beginning of one version, are states that the writer really made: it
+                # may be held up in the middle of a write. A mixture is none.
+                assert any(version.startswith(data) for version in versions)
     finally:
         stop.set()
         writer.join()
