@@ -26,6 +26,7 @@ from peft.tuners.lora import LoraLayer
 from acclimate.adapters import anchors as anchoring
 from acclimate.adapters import evaluate, export
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
+from acclimate.adapters.exposure import made_up
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.material import Material, prepare
 from acclimate.adapters.prompt import Prompt
@@ -50,7 +51,14 @@ from acclimate.store.files import atomic_write, fsync_file, sha256_file
 
 SCALES = tuple(n / 50 for n in range(25, 51))
 # Checks that a smaller adapter may pass; the others only get worse with it.
-SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
+SCALABLE = (
+    "general, against parent",
+    "general, against base",
+    "stops",
+    "repeats",
+    "refusals",
+    "memorised",
+)
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
 # A round that starts from an adapter must not undo it: half the rate, and the base held from the
@@ -138,8 +146,12 @@ class Worker:
 
         kept = snapshot.checkpoint
         checkpoint = Checkpoint(kept, snapshot.key()) if kept is not None else None
+        self.codes = made_up(snapshot.seed)
+        planted = [self.prompt.encode(self.codes[0].messages())]
         try:
-            trace = train(model, split, material.lessons, long, short, recipe, step, checkpoint)
+            trace = train(
+                model, split, material.lessons, long, short, recipe, step, checkpoint, planted
+            )
         except Diverged as error:
             return self._refused(f"finite: {error}", material)
         self.phase("measure")
@@ -218,8 +230,8 @@ class Worker:
             **self._general(after["general"]),
         )
         verdict = gate(measures, limits)
-        if verdict.accepted:  # replies are generated only for what may be accepted
-            measures = replace(measures, **self._behaviour())
+        if verdict.accepted:  # what takes long is measured only of what may be accepted
+            measures = replace(measures, **self._behaviour(), **self._exposure())
             verdict = gate(measures, limits)
         return verdict, measures
 
@@ -261,6 +273,11 @@ class Worker:
             "repeating": (looping[0], looping[1]),
             "refusals": (len(declined), still),
         }
+
+    def _exposure(self) -> dict[str, Any]:
+        """How easily the code that the round saw once can be guessed, and those it never saw."""
+        planted, *never = evaluate.exposures(self.split, self.prompt, self.codes)
+        return {"exposure": planted, "exposure_by_chance": tuple(never)}
 
     def _canary_prompts(self, material: Material) -> list[list[int]]:
         general = [a.encoded.prompt() for a in self.general[:3]]
