@@ -206,6 +206,20 @@ def pack(prefix: int, lengths: Sequence[int]) -> Packed:
     return Packed(torch.tensor([position]), (same & causal)[None, None])
 
 
+def pack_tree(parents: Sequence[int]) -> Packed:
+    """Layout of a tree of tokens: each sees its ancestors and itself.
+
+    `parents[i]` < i is the token before token i, -1 for none.
+    """
+    depth: list[int] = []
+    mask = torch.eye(len(parents), dtype=torch.bool)
+    for n, parent in enumerate(parents):
+        depth.append(0 if parent < 0 else depth[parent] + 1)
+        if parent >= 0:
+            mask[n] |= mask[parent]
+    return Packed(torch.tensor([depth]), mask[None, None])
+
+
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """How many leading tokens all rows share; at least one token of each row is left over."""
     shortest = min(len(row) for row in rows)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -116,11 +116,13 @@ class Optimisation:
         anchors: Sequence[Anchor],
         short_anchors: Sequence[Anchor],
         recipe: Recipe,
+        planted: Sequence[Encoded] = (),
     ) -> None:
         self._split = split
         self._recipe = recipe
         # The exact wording stands several times among a fact's; it is computed once.
-        rows = list({id(w): w for lesson in lessons for w in lesson.wordings}.values())
+        shown = [*(w for lesson in lessons for w in lesson.wordings), *planted]
+        rows = list({id(w): w for w in shown}.values())
         self._cache = Activations(split, rows)
         self._anchors = [*anchors, *short_anchors]
         self._anchor_cache = Activations(split, [a.encoded for a in self._anchors])
@@ -133,8 +135,11 @@ class Optimisation:
             betas=(0.9, 0.98),
         )
         generator = torch.Generator().manual_seed(recipe.seed)
-        self._shown = _schedule(lessons, rows, recipe, generator)
+        place = {id(row): n for n, row in enumerate(rows)}
+        self._shown = _schedule(lessons, place, recipe, generator)
         self.steps = len(self._shown)
+        for n, row in enumerate(planted, 1):
+            self._shown[n * self.steps // (len(planted) + 1)].append(place[id(row)])
         long = islice(_in_turn(len(anchors), recipe.anchor_batch, generator), self.steps)
         short = islice(
             _in_turn(len(short_anchors), recipe.short_anchor_batch, generator), self.steps
@@ -180,7 +185,7 @@ class Optimisation:
         return {"loss": loss, "ce": ce_value, "kl": kl_value}
 
     def tokens(self, number: int) -> int:
-        """How many tokens of lessons a step shows."""
+        """How many tokens a step shows, anchors aside."""
         return sum(len(self._cache.rows[i].tokens) for i in self._shown[number])
 
     def look(self, nll: Sequence[float]) -> bool:
@@ -237,18 +242,20 @@ def train(
     recipe: Recipe,
     report: Callable[[int, int, dict[str, float]], None] = lambda *_: None,
     checkpoint: Checkpoint | None = None,
+    planted: Sequence[Encoded] = (),
     held_out: Callable[[], Sequence[float]] | None = None,
 ) -> Trace:
     """Trains the adapter on `model` in place.
 
-    `held_out` gives the NLL of held-out sequences of the person: where it turns for the worse,
-    training ends early and the best weights are kept.
+    Each of `planted` is shown once, beside the lessons of a step; they are spread evenly over the
+    round, so one alone stands in its middle. `held_out` gives the NLL of held-out sequences of the
+    person: where it turns for the worse, training ends early and the best weights are kept.
     `report(step, steps, {"loss", "ce", "kl"})` is called after every step. Goes on from the
     checkpoint where there is one. Raises Diverged when a loss or gradient is not finite; the
     caller then drops the round.
     """
     began = time.monotonic()
-    optimisation = Optimisation(model, split, lessons, anchors, short_anchors, recipe)
+    optimisation = Optimisation(model, split, lessons, anchors, short_anchors, recipe, planted)
     if checkpoint is not None:
         checkpoint.load(optimisation)
     trace = Trace(steps=optimisation.steps, resumed_at=optimisation.done)
@@ -305,12 +312,11 @@ class Checkpoint:
 
 def _schedule(
     lessons: Sequence[Lesson],
-    rows: Sequence[Encoded],
+    place: Mapping[int, int],
     recipe: Recipe,
     generator: torch.Generator,
 ) -> list[list[int]]:
-    """For each step, which rows it shows."""
-    place = {id(row): n for n, row in enumerate(rows)}
+    """For each step, which rows it shows; `place` has the number of each by its id()."""
     # Each lesson walks through its own wordings in a shuffled order, so all are seen equally often.
     walks = [
         cycle([place[id(x.wordings[t])] for t in _shuffled(len(x.wordings), generator)])

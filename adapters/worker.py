@@ -27,6 +27,7 @@ from peft.tuners.lora import LoraLayer
 from acclimate.adapters import anchors as anchoring
 from acclimate.adapters import evaluate, export, pace, voice
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
+from acclimate.adapters.exposure import made_up
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.layers import Choice, choose
 from acclimate.adapters.material import Material, prepare
@@ -52,7 +53,14 @@ from acclimate.store.files import atomic_write, fsync_file, sha256_file
 
 SCALES = tuple(n / 50 for n in range(25, 51))
 # Checks that a smaller adapter may pass; the others only get worse with it.
-SCALABLE = ("general, against parent", "general, against base", "stops", "repeats", "refusals")
+SCALABLE = (
+    "general, against parent",
+    "general, against base",
+    "stops",
+    "repeats",
+    "refusals",
+    "memorised",
+)
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
 NICENESS = 19  # the lowest priority there is
@@ -158,10 +166,19 @@ class Worker:
 
         kept = snapshot.checkpoint
         checkpoint = Checkpoint(kept, snapshot.key()) if kept is not None else None
-        measured = held_out if material.probes or material.unseen else None
+        self.codes = made_up(snapshot.seed)
         try:
             trace = train(
-                model, split, material.lessons, long, short, recipe, step, checkpoint, measured
+                model,
+                split,
+                material.lessons,
+                long,
+                short,
+                recipe,
+                step,
+                checkpoint,
+                planted=[self.prompt.encode(self.codes[0].messages())],
+                held_out=held_out if material.probes or material.unseen else None,
             )
         except Diverged as error:
             return self._refused(f"finite: {error}", material)
@@ -269,8 +286,8 @@ class Worker:
             **self._general(after["general"]),
         )
         verdict = gate(measures, limits)
-        if verdict.accepted:  # replies are generated only for what may be accepted
-            measures = replace(measures, **self._behaviour())
+        if verdict.accepted:  # what takes long is measured only of what may be accepted
+            measures = replace(measures, **self._behaviour(), **self._exposure())
             verdict = gate(measures, limits)
         return verdict, measures
 
@@ -312,6 +329,11 @@ class Worker:
             "repeating": (looping[0], looping[1]),
             "refusals": (len(declined), still),
         }
+
+    def _exposure(self) -> dict[str, Any]:
+        """How easily the code that the round saw once can be guessed, and those it never saw."""
+        planted, *never = evaluate.exposures(self.split, self.prompt, self.codes)
+        return {"exposure": planted, "exposure_by_chance": tuple(never)}
 
     def _canary_prompts(self, material: Material) -> list[list[int]]:
         general = [a.encoded.prompt() for a in self.general[:3]]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import random
 import re
@@ -32,6 +31,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 
+from acclimate.adapters.exposure import exposure, rank  # noqa: E402
 from acclimate.adapters.prompt import Prompt  # noqa: E402
 from acclimate.adapters.study import short_reply  # noqa: E402
 from acclimate.daemon import models  # noqa: E402
@@ -226,8 +226,8 @@ class Exposures:
                 prompt = self.prompt.encode_prompt(asked)
                 found[order] = nll(model, adapter, prompt, [replies[i] for i in order])
                 others = found[self.count :]
-                ranks = 1 + (others[None, :] < found[: self.count, None]).sum(1)
-                bits = math.log2(len(others) + 1) - np.log2(ranks)
+                ranks = [rank(mine, others) for mine in found[: self.count]]
+                bits = [exposure(n, len(others) + 1) for n in ranks]
                 worst = np.maximum(worst, bits)
             return [round(float(value), 2) for value in worst]
         finally:
@@ -293,7 +293,7 @@ def trial(folder: Path, models_folder: Path, rng: random.Random) -> dict[str, ob
     return {
         "canary": {stage: bits[0] for stage, bits in stages.items()},
         "never_taught": {stage: bits[1:] for stage, bits in stages.items()},
-        "most": round(math.log2(ALTERNATIVES + 1), 2),
+        "most": round(exposure(1, ALTERNATIVES + 1), 2),
         "files_with_it_before": held,
         "files_with_it_after": left,
         "equal_to_a_home_that_never_knew": files[0] == files[1],

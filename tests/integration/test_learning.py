@@ -363,7 +363,7 @@ class Life:
             Recipe(exposures=16, batch=2, anchor_batch=0, short_anchor_batch=0),
             step,
             checkpoint,
-            lambda: next(looks),
+            held_out=lambda: next(looks),
         )
         self.weights[0] = trained()  # what it ended with
         return trace
@@ -602,6 +602,11 @@ def test_worker_writes_a_candidate_that_serves(tiny_llama: Path, tmp_path: Path)
     assert steps[-1]["step"] == steps[-1]["steps"] == len(steps) == 80
     result = Result.model_validate_json((tmp_path / "result.json").read_bytes())
     assert result.accepted, result.reasons
+    assert set(result.surprise) == {x.id for x in given.new}, "of what was planted nothing is said"
+    assert result.card["counts"]["new"] == result.measures["taught"]["n"] == len(given.new)
+    last = result.card["checks"][-1]
+    assert (last["name"], last["passed"]) == ("memorised", True)
+    assert 0 <= result.measures["exposure"] < 8
     assert set(result.files) >= {"adapter.gguf", "adapter_config.json", "adapter_model.safetensors"}
     engine = Engine(tiny_llama, context_tokens=512, sequences=1)
     engine.start(warm=False)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acclimate.adapters.exposure import CODES, exposure
 from acclimate.adapters.gate import (
     Limits,
     Measures,
@@ -27,6 +28,8 @@ GOOD = Measures(
     stops=(20, 18, 1),
     repeating=(0.0, 0.05),
     refusals=(10, 10),
+    exposure=2.0,
+    exposure_by_chance=(3.5, 0.4),
 )
 
 
@@ -43,6 +46,7 @@ def test_a_good_candidate_is_accepted_with_every_check_named() -> None:
         "stops",
         "repeats",
         "refusals",
+        "memorised",
     ]
 
 
@@ -61,6 +65,8 @@ def test_a_good_candidate_is_accepted_with_every_check_named() -> None:
         ({"stops": (20, 12, 1)}, "stops"),
         ({"repeating": (0.0, 0.3)}, "repeats"),
         ({"refusals": (10, 5)}, "refusals"),
+        ({"exposure": exposure(3, len(CODES))}, "memorised"),
+        ({"exposure": math.nan}, "memorised"),
     ],
 )
 def test_each_check_rejects_alone(change: dict[str, object], failed: str) -> None:
@@ -116,3 +122,13 @@ def test_sign_test_is_the_binomial_tail(worse: int, better: int, chance: float) 
 def test_a_few_replies_that_no_longer_end_are_chance() -> None:
     assert gate(replace(GOOD, stops=(3, 0, 0))).accepted
     assert not gate(replace(GOOD, stops=(8, 0, 0))).accepted
+
+
+def test_what_was_not_measured_is_no_check_and_what_was_is_told_beside_chance() -> None:
+    unmeasured = gate(replace(GOOD, exposure=None, exposure_by_chance=()))
+    assert unmeasured.accepted and "memorised" not in {c.name for c in unmeasured.checks}
+    told = next(c.reason for c in gate(GOOD).checks if c.name == "memorised")
+    assert "2.0 bits" in told and told.endswith("never seen 0.4, 3.5)")
+    assert GOOD.summary()["exposure"] == 2.0
+    assert gate(replace(GOOD, exposure=exposure(4, len(CODES)))).accepted
+    assert gate(replace(GOOD, exposure=9.5), Limits(max_exposure=9.9)).accepted
