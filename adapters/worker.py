@@ -129,57 +129,10 @@ class Worker:
         self._give_voice(material, model, split, styled, long)
         long, general = (anchoring.undisputed(split, styled, x) for x in (long, general))
         self.model, self.split, self.general = model, split, general
-        self.taught = Activations(split, material.taught)
-        self.rehearsed = Activations(split, material.rehearsed) if material.rehearsed else None
-        self.probes = Activations(split, material.probes) if material.probes else None
-        self.unseen = Activations(split, material.unseen) if material.unseen else None
-        self.general_rows = Activations(split, [a.encoded for a in general])
-        self.canary_prompts = self._canary_prompts(material)
-        self.before = self._nll()
-        self.parent_next = self.base_next = evaluate.next_logp(split, self.canary_prompts)
-        self.base_general = self.before["general"]
-        if snapshot.parent is not None:
-            with model.disable_adapter():
-                self.base_general = evaluate.sequence_nll(split, self.general_rows)
-                self.base_next = evaluate.next_logp(split, self.canary_prompts)
+        self._measure_before(material)
         self.phase("train")
-        training, first = snapshot.training, snapshot.parent is None
-        recipe = Recipe(
-            exposures=training.exposures,
-            batch=training.batch,
-            replay_batch=training.replay_batch,
-            replay_exposures=training.replay_exposures,
-            anchor_batch=training.anchor_batch,
-            short_anchor_batch=training.short_anchor_batch,
-            learning_rate=training.learning_rate * (1.0 if first else LATER_RATE),
-            kl_weight=training.kl_weight,
-            kl_start=FIRST_KL_START if first else LATER_KL_START,
-            seed=snapshot.seed,
-        )
-
-        def step(done: int, steps: int, values: dict[str, float]) -> None:
-            self.report({"event": "step", "step": done, "steps": steps, **values})
-
-        def held_out() -> list[float]:
-            parts = [part for part in (self.probes, self.unseen) if part is not None]
-            return [nll for part in parts for nll in evaluate.sequence_nll(split, part)]
-
-        kept = snapshot.checkpoint
-        checkpoint = Checkpoint(kept, snapshot.key()) if kept is not None else None
-        self.codes = made_up(snapshot.seed)
         try:
-            trace = train(
-                model,
-                split,
-                material.lessons,
-                long,
-                short,
-                recipe,
-                step,
-                checkpoint,
-                planted=[self.prompt.encode(self.codes[0].messages())],
-                held_out=held_out if material.probes or material.unseen else None,
-            )
+            trace = self._train(material, long, short)
         except Diverged as error:
             return self._refused(f"finite: {error}", material)
         self.phase("measure")
@@ -237,6 +190,60 @@ class Worker:
             rows = voice.voiced(material.styled, material.form, say, text, seed, alike)
         for lesson, row in rows:
             lesson.wordings.append(row)
+
+    def _measure_before(self, material: Material) -> None:
+        """What the parent and the base say, to compare the candidate with."""
+        self.taught = Activations(self.split, material.taught)
+        self.rehearsed = Activations(self.split, material.rehearsed) if material.rehearsed else None
+        self.probes = Activations(self.split, material.probes) if material.probes else None
+        self.unseen = Activations(self.split, material.unseen) if material.unseen else None
+        self.general_rows = Activations(self.split, [a.encoded for a in self.general])
+        self.canary_prompts = self._canary_prompts(material)
+        self.before = self._nll()
+        self.parent_next = self.base_next = evaluate.next_logp(self.split, self.canary_prompts)
+        self.base_general = self.before["general"]
+        if self.snapshot.parent is not None:
+            with self.model.disable_adapter():
+                self.base_general = evaluate.sequence_nll(self.split, self.general_rows)
+                self.base_next = evaluate.next_logp(self.split, self.canary_prompts)
+
+    def _train(self, material: Material, long: Sequence[Anchor], short: Sequence[Anchor]) -> Trace:
+        """Raises Diverged."""
+        snapshot, training, first = self.snapshot, self.snapshot.training, not self.snapshot.parent
+        recipe = Recipe(
+            exposures=training.exposures,
+            batch=training.batch,
+            replay_batch=training.replay_batch,
+            replay_exposures=training.replay_exposures,
+            anchor_batch=training.anchor_batch,
+            short_anchor_batch=training.short_anchor_batch,
+            learning_rate=training.learning_rate * (1.0 if first else LATER_RATE),
+            kl_weight=training.kl_weight,
+            kl_start=FIRST_KL_START if first else LATER_KL_START,
+            seed=snapshot.seed,
+        )
+
+        def step(done: int, steps: int, values: dict[str, float]) -> None:
+            self.report({"event": "step", "step": done, "steps": steps, **values})
+
+        def held_out() -> list[float]:
+            parts = [part for part in (self.probes, self.unseen) if part is not None]
+            return [nll for part in parts for nll in evaluate.sequence_nll(self.split, part)]
+
+        kept = snapshot.checkpoint
+        self.codes = made_up(snapshot.seed)
+        return train(
+            self.model,
+            self.split,
+            material.lessons,
+            long,
+            short,
+            recipe,
+            step,
+            Checkpoint(kept, snapshot.key()) if kept is not None else None,
+            planted=[self.prompt.encode(self.codes[0].messages())],
+            held_out=held_out if material.probes or material.unseen else None,
+        )
 
     def _nll(self) -> dict[str, list[float]]:
         rows = {
