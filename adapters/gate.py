@@ -122,6 +122,16 @@ def upper_bound(differences: Sequence[float], confidence: float = 0.95) -> float
     return mean + t_quantile(confidence, n - 1) * stdev(differences) / math.sqrt(n)
 
 
+def lower_bound(differences: Sequence[float], confidence: float = 0.95) -> float:
+    """One-sided lower confidence bound of a mean difference (paired t); one alone proves nothing.
+
+    Raises ValueError when nothing was measured.
+    """
+    if len(differences) == 1:
+        return -math.inf
+    return -upper_bound([-difference for difference in differences], confidence)
+
+
 def sign_test(worse: int, better: int) -> float:
     """How likely it is by chance that of worse + better changes at least so many are worse."""
     n = worse + better
@@ -160,7 +170,7 @@ def gate(measures: Measures, limits: Limits | None = None) -> Verdict:
         bound = upper_bound(rise, lim.confidence)
         if measures.wordings:
             # A handful of exchanges: they veto when they are surely worse, not by chance.
-            sure = -upper_bound([-r for r in rise], lim.confidence)
+            sure = lower_bound(rise, lim.confidence)
             passed, limit = sure < lim.max_held_out_rise, lim.max_held_out_rise
             bounded = f"lower bound {sure:+.3f}"
         else:
@@ -183,7 +193,7 @@ def gate(measures: Measures, limits: Limits | None = None) -> Verdict:
         )
     if measures.rehearsed:
         rise = _rise(measures.rehearsed)
-        sure = -upper_bound([-r for r in rise], lim.confidence)
+        sure = lower_bound(rise, lim.confidence)
         check(
             "remembered",
             sure < lim.max_rehearsed_rise,

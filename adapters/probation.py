@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from acclimate.adapters.gate import upper_bound
+from acclimate.adapters.gate import lower_bound, upper_bound
 
 
 class ProbationConfig(BaseModel):
@@ -88,7 +88,7 @@ def by_losses(pairs: Sequence[tuple[float, float]], config: ProbationConfig) -> 
             "open", f"{len(pairs)} of at least {config.min_exchanges} exchanges measured"
         )
     rise = [live - before for before, live in pairs]
-    least = -upper_bound([-r for r in rise], config.confidence)
+    least = lower_bound(rise, config.confidence)
     most = upper_bound(rise, config.confidence)
     said = (
         f"the loss of {len(rise)} exchanges that it was not taught moved by {fmean(rise):+.3f} nats"

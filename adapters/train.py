@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from acclimate.adapters.base import Activations, Split, head
-from acclimate.adapters.gate import upper_bound
+from acclimate.adapters.gate import lower_bound
 from acclimate.adapters.losses import (
     Part,
     Teacher,
@@ -191,7 +191,7 @@ class Optimisation:
     def look(self, nll: Sequence[float]) -> bool:
         """Takes the NLL of held-out sequences; whether to go on (early stopping)."""
         rise = [after - before for before, after in zip(self._best_nll, nll, strict=False)]
-        if rise and -upper_bound([-x for x in rise]) > 0:
+        if rise and lower_bound(rise) > 0:
             self._worse += 1
             return self._worse < PATIENCE
         self._worse = 0

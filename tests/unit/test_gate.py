@@ -12,6 +12,7 @@ from acclimate.adapters.gate import (
     Limits,
     Measures,
     gate,
+    lower_bound,
     sign_test,
     t_quantile,
     upper_bound,
@@ -132,3 +133,10 @@ def test_what_was_not_measured_is_no_check_and_what_was_is_told_beside_chance() 
     assert GOOD.summary()["exposure"] == 2.0
     assert gate(replace(GOOD, exposure=exposure(4, len(CODES)))).accepted
     assert gate(replace(GOOD, exposure=9.5), Limits(max_exposure=9.9)).accepted
+
+
+def test_one_held_out_exchange_is_no_veto_and_several_are() -> None:
+    assert gate(replace(GOOD, unseen=[(2.0, 2.4)])).accepted
+    assert not gate(replace(GOOD, unseen=[(2.0, 2.4), (2.1, 2.5), (1.9, 2.35)])).accepted
+    assert lower_bound([0.4]) == -math.inf
+    assert 0 < lower_bound([0.4, 0.41, 0.39]) < 0.4 < upper_bound([0.4, 0.41, 0.39])
