@@ -44,6 +44,7 @@ def measured_once(folder: Path, width: int, inner: int, threads: int) -> Pace:
     known = Pace.load(folder, threads)
     if known is None:
         known = measure(width, inner, threads)
+        folder.mkdir(parents=True, exist_ok=True)
         atomic_write(Pace.path(folder, threads), known.model_dump_json().encode())
     return known
 
