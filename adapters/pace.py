@@ -1,6 +1,7 @@
 """How fast this machine multiplies: with how many threads, and in which numbers.
 
-Measured by a worker when nothing is known yet, kept beside the anchors, for the rounds after it.
+Measured by a worker when nothing is known yet and the machine is at rest, kept beside the anchors,
+for the rounds after it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import psutil
 import torch
 from torch.nn import functional
 
@@ -16,6 +18,8 @@ from acclimate.store.files import atomic_write
 
 TOKENS = 768  # in a step's packed row, about
 REPEATS = 5
+# Beside something else that computes all numbers of threads look alike.
+REST_SECONDS, BUSY_PERCENT = 0.3, 20.0
 # With fewer threads that are almost as fast the rest of the machine is left alone.
 ENOUGH = 0.95
 
@@ -39,14 +43,13 @@ def measure(width: int, inner: int, threads: int) -> Pace:
     return Pace(threads=best, bfloat16_gain=round(plain[best] / short, 2))
 
 
-def measured_once(folder: Path, width: int, inner: int, threads: int) -> Pace:
-    """As `measure`, from the file where this machine was measured already."""
-    known = Pace.load(folder, threads)
-    if known is None:
-        known = measure(width, inner, threads)
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(Pace.path(folder, threads), known.model_dump_json().encode())
-    return known
+def measured_once(folder: Path, width: int, inner: int, threads: int) -> None:
+    """Leaves a file where this machine was not measured yet and little else runs on it."""
+    if Pace.load(folder, threads) is not None or psutil.cpu_percent(REST_SECONDS) > BUSY_PERCENT:
+        return
+    found = measure(width, inner, threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(Pace.path(folder, threads), found.model_dump_json().encode())
 
 
 def _seconds(width: int, inner: int, threads: int, dtype: torch.dtype) -> float:

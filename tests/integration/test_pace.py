@@ -1,9 +1,19 @@
-"""What this machine is fast with is measured once, and kept."""
+"""What this machine is fast with is measured once, at rest, and kept."""
 
 from pathlib import Path
 
+import pytest
+
+from acclimate.adapters import pace
 from acclimate.adapters.pace import measure, measured_once
 from acclimate.adapters.snapshot import Pace
+
+SIZES = (64, 128, 2)
+
+
+@pytest.fixture(autouse=True)
+def at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "BUSY_PERCENT", 100.0)  # other tests may run beside these
 
 
 def test_the_fastest_number_of_threads_is_one_of_those_there_are() -> None:
@@ -15,15 +25,23 @@ def test_the_fastest_number_of_threads_is_one_of_those_there_are() -> None:
 def test_it_is_measured_once_for_a_machine(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     assert Pace.load(folder, 2) is None
-    first = measured_once(folder, 64, 128, 2)
-    kept = Pace.path(folder, 2)
-    kept.write_text(Pace(threads=1, bfloat16_gain=7.0).model_dump_json(), "utf-8")
-    assert measured_once(folder, 64, 128, 2).bfloat16_gain == 7.0 != first.bfloat16_gain
+    measured_once(folder, *SIZES)
+    assert Pace.load(folder, 2) is not None
+    other = Pace(threads=1, bfloat16_gain=7.0)
+    Pace.path(folder, 2).write_text(other.model_dump_json(), "utf-8")
+    measured_once(folder, *SIZES)
+    assert Pace.load(folder, 2) == other
     assert Pace.load(folder, 4) is None, "with other processors it is another machine"
 
 
 def test_a_torn_file_is_measured_again(tmp_path: Path) -> None:
     Pace.path(tmp_path, 2).write_bytes(b'{"threads": ')
     assert Pace.load(tmp_path, 2) is None
-    measured_once(tmp_path, 64, 128, 2)
+    measured_once(tmp_path, *SIZES)
     assert Pace.load(tmp_path, 2) is not None
+
+
+def test_a_busy_machine_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "BUSY_PERCENT", -1.0)
+    measured_once(tmp_path, *SIZES)
+    assert Pace.load(tmp_path, 2) is None
