@@ -53,7 +53,8 @@ class Training(_Model):
     alpha: float = 16.0
     top_layers: float | None = None
     modules: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    exposures: int = 36
+    exposures: int = 24
+    least_steps: int = 108
     batch: int = 8
     replay_batch: int = 12
     replay_exposures: int = 16

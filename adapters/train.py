@@ -43,14 +43,16 @@ PATIENCE = 2
 class Recipe:
     """Hyperparameters of a round; `docs/learning.md` has the measurements behind them.
 
-    `exposures`: how often each new example is seen, in one of its wordings; `replay_exposures`,
-    each rehearsed one, where `replay_batch` of them in a step are enough for that. `batch`,
+    `exposures`: how often each new example is seen, in one of its wordings; up to half as often
+    again where the round would be shorter than `least_steps`. `replay_exposures`: each rehearsed
+    one, where `replay_batch` of them in a step are enough for that. `batch`,
     `replay_batch`, `anchor_batch` and `short_anchor_batch` count sequences per step. λ rises from
     `kl_start`, a share, to all of `kl_weight`: first the new is learned, then the rest is put back
     in its place. Rates are AdamW's.
     """
 
-    exposures: int = 36
+    exposures: int = 24
+    least_steps: int = 0
     batch: int = 8
     replay_batch: int = 12
     replay_exposures: int = 16
@@ -322,13 +324,14 @@ def _schedule(
         cycle([place[id(x.wordings[t])] for t in _shuffled(len(x.wordings), generator)])
         for x in lessons
     ]
-    every = [min(lesson.every, recipe.exposures) for lesson in lessons]
+    exposures = _exposures(lessons, recipe)
+    every = [min(lesson.every, exposures) for lesson in lessons]
     new = [i for i, lesson in enumerate(lessons) if not lesson.rehearsed]
     slowest = max(every, default=1)
     old = [i for i, x in enumerate(lessons) if x.rehearsed for _ in range(slowest // every[i])]
     steps = [
         picked
-        for epoch in range(recipe.exposures)
+        for epoch in range(exposures)
         for picked in _batches(
             [i for i in new if (epoch + i) % every[i] == 0], recipe.batch, generator
         )
@@ -338,6 +341,13 @@ def _schedule(
     for picked in steps:
         picked += dict.fromkeys(old[i] for i in next(rehearsals))
     return [[next(walks[i]) for i in picked] for picked in steps]
+
+
+def _exposures(lessons: Sequence[Lesson], recipe: Recipe) -> int:
+    """How often the new ones are seen."""
+    an_epoch = sum(1 / lesson.every for lesson in lessons if not lesson.rehearsed)
+    wanted = recipe.least_steps / max(1, math.ceil(an_epoch / recipe.batch))
+    return max(recipe.exposures, min(math.ceil(wanted), recipe.exposures * 3 // 2))
 
 
 def _batches(members: list[int], size: int, generator: torch.Generator) -> list[list[int]]:

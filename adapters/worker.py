@@ -212,6 +212,7 @@ class Worker:
         snapshot, training, first = self.snapshot, self.snapshot.training, not self.snapshot.parent
         recipe = Recipe(
             exposures=training.exposures,
+            least_steps=training.least_steps,
             batch=training.batch,
             replay_batch=training.replay_batch,
             replay_exposures=training.replay_exposures,

@@ -36,6 +36,7 @@ from continual import flops, streams  # noqa: E402
 from continual.home import BASE  # noqa: E402
 from continual.material import rounds  # noqa: E402
 from continual.methods import general_anchors, lora_shape, our_boundary  # noqa: E402
+from continual.sequential import RECIPE  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def main() -> int:
     lessons = rounds(streams.load(args.persona).rounds[:1], prompt, LearnConfig())[0].new.lessons
     sizes = flops.Sizes.of(base.config)
     shape = lora_shape("top", sizes.layers, our_boundary(base, prompt, path))
-    cost = our_round(sizes, shape, lessons, long, short, Recipe())
+    cost = our_round(sizes, shape, lessons, long, short, RECIPE)
     whole = cost.lower + cost.lessons + cost.anchors
     best = max(peak.values()) * 1e9
     print(

@@ -20,6 +20,7 @@ from torch import Tensor
 from acclimate.adapters.base import Activations, Batch, LoraShape, Split, add_lora, head
 from acclimate.adapters.losses import Part, completion_nll, per_sequence
 from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.snapshot import Training
 from acclimate.adapters.train import (
     SAMPLED_TOKENS,
     Diverged,
@@ -31,7 +32,7 @@ from acclimate.adapters.train import (
 )
 from continual import flops
 
-RECIPE = Recipe()
+RECIPE = Recipe(least_steps=Training().least_steps)  # ours
 
 
 @dataclass(frozen=True)

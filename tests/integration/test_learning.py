@@ -323,6 +323,20 @@ def test_a_killed_round_goes_on_and_ends_as_if_it_had_not_been(
     assert run(Checkpoint(file, "this round"))[0].resumed_at == 0
 
 
+@pytest.mark.parametrize(("least", "steps"), [(0, 8), (9, 9), (12, 12), (100, 12)])
+def test_a_short_round_sees_its_lessons_half_as_often_again(
+    tiny_llama: Path, least: int, steps: int
+) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    row = prompt.encode(
+        [{"role": "user", "content": "name?"}, {"role": "assistant", "content": "Ada."}]
+    )
+    model = add_lora(load_base(tiny_llama), LoraShape(4, 8.0, (0, 1)))
+    recipe = Recipe(exposures=8, least_steps=least, anchor_batch=0, short_anchor_batch=0)
+    lessons = [Lesson(1, [row]), Lesson(2, [row], every=2)]
+    assert train(model, Split(model, 0), lessons, [], [], recipe).steps == steps
+
+
 class Life:
     """One training of a tiny model whose held-out loss is what the test says."""
 
