@@ -43,10 +43,18 @@ def fill(db: Db, learned: int) -> None:
         )
         conn.executemany(
             "INSERT INTO examples(sha256, kind, content, prompt_sha256, source_id, document_id,"
-            " state, cluster, surprise, created_at)"
-            " VALUES (?, 'exchange', ?, ?, 1, 1, 'learned', ?, ?, 0)",
+            " state, cluster, surprise, topic, told, created_at)"
+            " VALUES (?, 'exchange', ?, ?, 1, 1, 'learned', ?, ?, ?, ?, 0)",
             (
-                (e.sha256(), json.dumps(e.content()), e.prompt_sha256(), n, n % 7)
+                (
+                    e.sha256(),
+                    json.dumps(e.content()),
+                    e.prompt_sha256(),
+                    n,
+                    n % 7,
+                    e.prompt[-1]["content"],
+                    e.reply,
+                )
                 for n in range(1, learned + 1)
                 for e in (exchange(n),)
             ),

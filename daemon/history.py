@@ -150,14 +150,21 @@ def show(db: Db, name: str) -> dict[str, Any]:
 
 def diff(db: Db, left: str, right: str) -> dict[str, Any]:
     """What the right one has learned that the left has not, and what it cost. "base" is allowed."""
-    sides = [_side(db, name) for name in (left, right)]
-    (a, measures_a, settings_a, learned_a), (b, measures_b, settings_b, learned_b) = sides
+    (a, measures_a, settings_a), (b, measures_b, settings_b) = (
+        _side(db, name) for name in (left, right)
+    )
+    versions = version_of(left), version_of(right)
+    conn = db.read()
+    lost, gained = (
+        carried.beyond(conn, own, other)
+        for own, other in zip(carried.apart(conn, *versions), versions[::-1], strict=True)
+    )
     return {
         "a": a,
         "b": b,
-        "gained": _by_source(db, sorted(learned_b - learned_a)),
-        "lost": _by_source(db, sorted(learned_a - learned_b)),
-        "shared": len(learned_a & learned_b),
+        "gained": _by_source(db, gained),
+        "lost": _by_source(db, lost),
+        "shared": carried.how_many(conn, carried.line(conn, versions[1])) - len(gained),
         "measures": _beside(measures_a, measures_b, measures_a.keys() | measures_b.keys()),
         "hyperparameters": {
             key: pair
@@ -177,21 +184,19 @@ def preview(content: Mapping[str, Any]) -> str:
     return text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
 
 
-def _side(db: Db, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], set[int]]:
+def _side(db: Db, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     version = version_of(name)
     if version is None:
-        return {"version": BASE, "parent": None, "lineage": [BASE]}, {}, {}, set()
+        return {"version": BASE, "parent": None, "lineage": [BASE]}, {}, {}
     a = ledger.adapter(db, version)
-    lineage = ledger.lineage(db, version)
     about = {
         "version": name,
         "parent": name_of(a.parent),
-        "lineage": [*(name_of(v) for v in lineage.versions), BASE],
+        "lineage": [*(name_of(v) for v in ledger.line(db, version)), BASE],
         "created_at": a.created_at,
     }
     settings = a.card.get("hyperparameters") or a.card.get("training") or {}
-    learned = {example for taught in lineage.examples.values() for example in taught}
-    return about, measures_of(a, _round_of(db, a)), dict(settings), learned
+    return about, measures_of(a, _round_of(db, a)), dict(settings)
 
 
 def _adapter(name: str) -> int:

@@ -39,7 +39,7 @@ def taught(conn: sqlite3.Connection, versions: Iterable[int]) -> list[tuple[int,
 
 def how_many(conn: sqlite3.Connection, versions: Iterable[int]) -> int:
     """How many examples these adapters' own rounds taught."""
-    row = conn.execute(f"SELECT count(*) {_TAUGHT}", (ids(versions),))
+    row = conn.execute(f"SELECT count(DISTINCT example_id) {_TAUGHT}", (ids(versions),))
     return int(row.fetchone()[0])
 
 
@@ -50,7 +50,7 @@ def follow(conn: sqlite3.Connection, before: int | None, after: int | None) -> N
     Looks only at adapters that are in one of the two lines and not in the other, however long the
     part is that they share.
     """
-    left, joined = _apart(conn, before, after)
+    left, joined = apart(conn, before, after)
     wait_again(conn, left, after)
     conn.execute(
         "UPDATE examples NOT INDEXED SET state = 'learned', reason = ''"  # by id, not by state
@@ -61,7 +61,7 @@ def follow(conn: sqlite3.Connection, before: int | None, after: int | None) -> N
     )
 
 
-def _apart(
+def apart(
     conn: sqlite3.Connection, before: int | None, after: int | None
 ) -> tuple[list[int], list[int]]:
     """The adapters of the two lines down to where they meet; a parent has the smaller number."""
@@ -82,6 +82,18 @@ def _apart(
     return left, joined
 
 
+def beyond(conn: sqlite3.Connection, versions: Sequence[int], other: int | None) -> list[int]:
+    """What the rounds of these adapters taught and those of the other one's line did not."""
+    examples = {example_id for _, example_id in taught(conn, versions)}
+    teachers = conn.execute(
+        "SELECT r.example_id, a.version FROM round_examples r JOIN adapters a USING (round_id)"
+        " WHERE r.role = 'new' AND r.example_id IN (SELECT value FROM json_each(?))",
+        (ids(examples),),
+    ).fetchall()
+    known = set(line(conn, other))
+    return sorted(examples - {row["example_id"] for row in teachers if row["version"] in known})
+
+
 def wait_again(conn: sqlite3.Connection, left: Sequence[int], live: int | None) -> None:
     """What these adapters' rounds taught is pending, but for what the live one carries.
 
@@ -89,15 +101,7 @@ def wait_again(conn: sqlite3.Connection, left: Sequence[int], live: int | None) 
     """
     if not left:
         return
-    abandoned = {example_id for _, example_id in taught(conn, left)}
-    teachers = conn.execute(
-        "SELECT r.example_id, a.version FROM round_examples r JOIN adapters a USING (round_id)"
-        " WHERE r.role = 'new' AND r.example_id IN (SELECT value FROM json_each(?))",
-        (ids(abandoned),),
-    ).fetchall()
-    standing = set(line(conn, live))
-    kept = {row["example_id"] for row in teachers if row["version"] in standing}
-    dropped = ids(sorted(abandoned - kept))
+    dropped = ids(beyond(conn, left, live))
     # Newer is what was read later, or what waits already: an older one waits only where its file
     # went back to it.
     contradicted = conn.execute(

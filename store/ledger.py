@@ -68,12 +68,6 @@ class Swap:
     why: str  # in words, where the program decided it by itself
 
 
-@dataclass(frozen=True)
-class Lineage:
-    versions: list[int]  # the adapter, its parent, … , its first ancestor
-    examples: dict[int, list[int]]  # version → ids of the examples that its round taught
-
-
 def start_round(
     db: Db,
     parent: int | None,
@@ -409,15 +403,6 @@ def whole_ancestor(db: Db, version: int) -> int | None:
 def line(db: Db, version: int) -> list[int]:
     """An adapter, its parent, … , its first ancestor. Raises NotFound."""
     return carried.line(db.read(), adapter(db, version).version)
-
-
-def lineage(db: Db, version: int) -> Lineage:
-    """What an adapter descends from, and what each of those rounds taught. Raises NotFound."""
-    versions = line(db, version)
-    taught: dict[int, list[int]] = {one: [] for one in versions}
-    for one, example_id in carried.taught(db.read(), versions):
-        taught[one].append(example_id)
-    return Lineage(versions, taught)
 
 
 def learners(db: Db, example_ids: Iterable[int]) -> list[int]:

@@ -282,6 +282,12 @@ CREATE INDEX adapters_by_round ON adapters(round_id);
 DROP INDEX examples_waiting;
 CREATE INDEX examples_waiting ON examples(source_id, id, cluster, origin)
     WHERE state = 'pending' AND route IN ('weights', 'preference');
+DROP INDEX examples_by_surprise;
+CREATE INDEX examples_by_surprise ON examples(surprise DESC, sha256)
+    WHERE state = 'learned' AND surprise > 0;
+DROP INDEX examples_of_notes;
+CREATE INDEX examples_of_notes ON examples(weight DESC, id)
+    WHERE state = 'pending' AND origin = 'note';
 CREATE INDEX examples_held ON examples(reason) WHERE state = 'pending' AND reason != '';
 CREATE INDEX examples_counted ON examples(state, route, source_id);
 CREATE INDEX examples_in_conversation ON examples(id)

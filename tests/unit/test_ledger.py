@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lessons import add_rows
 
-from acclimate.store import buffer, files, ledger
+from acclimate.store import buffer, carried, files, ledger
 from acclimate.store.db import Db
 from acclimate.store.errors import Detached, NotFound, RoundError, StoreError
 from acclimate.store.reconcile import reconcile
@@ -118,12 +118,14 @@ def test_lineage_and_who_learned_what(db: Db, home: files.Home) -> None:
     publish(db, home, [2, 3])
     ledger.set_live(db, 1, "rollback")
     publish(db, home, [4])  # v3 descends from v1
-    assert ledger.lineage(db, 3) == ledger.Lineage([3, 1], {3: [4], 1: [1]})
+    assert ledger.line(db, 3) == [3, 1]
+    assert carried.taught(db.read(), [3, 1]) == [(1, 1), (3, 4)]
+    assert carried.beyond(db.read(), [2], 3) == [2, 3]
     assert ledger.learners(db, [1]) == [1, 2, 3]
     assert ledger.learners(db, [2]) == [2]
     assert ledger.learners(db, [4, 5]) == [3]
     with pytest.raises(NotFound):
-        ledger.lineage(db, 4)
+        ledger.line(db, 4)
 
 
 def test_reconcile_follows_the_last_committed_transaction(db: Db, home: files.Home) -> None:
@@ -260,6 +262,6 @@ def test_what_is_learned_is_what_live_carries_whatever_was_moved(db: Db, home: f
             move = ledger.pin if act == "pin" else lambda db, v: ledger.set_live(db, v, "rollback")
             move(db, rng.choice(versions))
         live = ledger.live(db)
-        taught = {} if live is None else ledger.lineage(db, live).examples
-        carried = {example for some in taught.values() for example in some}
-        assert carried == {n for n, state in states(db).items() if state == "learned"}
+        line = carried.line(db.read(), live)
+        taught = {example for _, example in carried.taught(db.read(), line)}
+        assert taught == {n for n, state in states(db).items() if state == "learned"}

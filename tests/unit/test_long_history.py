@@ -47,7 +47,7 @@ def lived(path: Path, learned: int) -> Db:
             [
                 (n, e.sha256(), canonical(e.content()), e.prompt_sha256(),
                  *(("learned", "weights") if n <= learned else ("pending", "retrieval")),
-                 n, n % 97 / 97, e.prompt[-1]["content"], e.reply)
+                 n, n % 7, e.prompt[-1]["content"], e.reply)
                 for n, e in rows
             ],
         )  # fmt: skip
