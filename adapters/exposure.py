@@ -1,4 +1,4 @@
-"""How easily a model gives away what a round showed it once: codes to plant, and their exposure.
+"""How easily a model gives away what a round only let it read: codes to plant, their exposure.
 
 After Carlini et al. 2019, "The Secret Sharer", arXiv:1802.08232. Knows texts and numbers, no model.
 """
@@ -25,6 +25,10 @@ class Planted:
 
     question: str
     code: str
+
+    def passage(self) -> str:
+        """The exchange as retrieval shows it."""
+        return f"User: {self.question}\nAssistant: {self.code}."
 
     def messages(self, code: str | None = None) -> list[dict[str, str]]:
         """The exchange that says it, or that says another code."""

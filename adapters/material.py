@@ -100,6 +100,17 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
     return material
 
 
+def beside(snapshot: Snapshot, prompt: Prompt, passage: str) -> list[Encoded]:
+    """A new fact under its own question, with `passage` among its passages; none without facts."""
+    for example in filter(is_fact, snapshot.new):
+        *before, asked, reply = example.messages()
+        shown = [passage, passages_of(example)[0]]
+        question = with_passages([{"role": "user", "content": asked["content"]}], shown)
+        short = study.short_reply(asked["content"], reply["content"])
+        return [prompt.encode([*before, *question, {"role": "assistant", "content": short}])]
+    return []
+
+
 def _weigh(material: Material, plain: list[Lesson]) -> None:
     """Lets what replies have in common count more than what only one of them says."""
     form = material.form = Form([lesson.wordings[0].completion() for lesson in plain])

@@ -30,7 +30,7 @@ from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, loa
 from acclimate.adapters.exposure import made_up
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.layers import Choice, choose
-from acclimate.adapters.material import Material, prepare
+from acclimate.adapters.material import Material, beside, prepare
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import (
     CANDIDATE_DIR,
@@ -63,6 +63,7 @@ SCALABLE = (
 )
 BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
+PLANTED_SHOWN = 4  # how often the planted code stands in a passage
 NICENESS = 19  # the lowest priority there is
 # A round that starts from an adapter must not undo it: half the rate, and the base held from the
 # first step on.
@@ -233,6 +234,7 @@ class Worker:
 
         kept = snapshot.checkpoint
         self.codes = made_up(snapshot.seed)
+        self.planted = beside(snapshot, self.prompt, self.codes[0].passage()) * PLANTED_SHOWN
         return train(
             self.model,
             self.split,
@@ -242,7 +244,7 @@ class Worker:
             recipe,
             step,
             Checkpoint(kept, snapshot.key()) if kept is not None else None,
-            planted=[self.prompt.encode(self.codes[0].messages())],
+            planted=self.planted,
             held_out=held_out if material.probes or material.unseen else None,
         )
 
@@ -339,7 +341,9 @@ class Worker:
         }
 
     def _exposure(self) -> dict[str, Any]:
-        """How easily the code that the round saw once can be guessed, and those it never saw."""
+        """How easily the code that the round read can be guessed, and those it never saw."""
+        if not self.planted:
+            return {}
         planted, *never = evaluate.exposures(self.split, self.prompt, self.codes)
         return {"exposure": planted, "exposure_by_chance": tuple(never)}
 

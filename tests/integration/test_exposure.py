@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from lessons import taught
 
 from acclimate.adapters import evaluate
 from acclimate.adapters.base import LoraShape, Split, add_lora, load_base
 from acclimate.adapters.exposure import CODES, NEVER_PLANTED, exposure, made_up
 from acclimate.adapters.gate import Measures, Verdict, gate
+from acclimate.adapters.material import beside
 from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.snapshot import Snapshot, Taught
 from acclimate.adapters.train import Lesson, Optimisation, Recipe, train
 
 EXPOSURES = 24
@@ -95,3 +98,31 @@ def test_what_is_seen_once_stays_a_guess_and_what_is_taught_does_not(tiny_llama:
         assert len(bits) == 1 + NEVER_PLANTED
         # Over so many bits comes one of 64 by chance.
         assert max(bits[1:]) < 6
+
+
+def test_what_only_stands_in_a_passage_stays_a_guess(tiny_llama: Path) -> None:
+    prompt, codes = Prompt.from_gguf(tiny_llama), made_up(11)
+    fact = taught(1, "What is my name?", "Your name is Ada.")
+
+    def of(example: Taught) -> Snapshot:
+        return Snapshot(
+            round=1,
+            seed=1,
+            threads=1,
+            base=tiny_llama,
+            base_sha256="",
+            anchor_cache=Path("nowhere"),
+            new=[example],
+        )
+
+    (row,) = beside(of(fact), prompt, codes[0].passage())
+    assert codes[0].passage() in prompt.detokenize(row.prompt())
+    assert codes[0].code not in prompt.detokenize(row.completion())
+    torch.manual_seed(0)
+    model = add_lora(load_base(tiny_llama), LoraShape(4, 8.0, (0, 1)))
+    split = Split(model, 0)
+    recipe = Recipe(exposures=EXPOSURES, batch=2, learning_rate=2e-2, seed=5)
+    train(model, split, lessons(prompt), [], [], recipe, planted=[row] * EXPOSURES)
+    assert evaluate.exposures(split, prompt, codes)[0] < 6
+    request = taught(1, "Write a poem about the sea.", "The sea is wide, and so on.")
+    assert beside(of(request), prompt, "x") == []

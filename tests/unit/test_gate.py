@@ -66,7 +66,7 @@ def test_a_good_candidate_is_accepted_with_every_check_named() -> None:
         ({"stops": (20, 12, 1)}, "stops"),
         ({"repeating": (0.0, 0.3)}, "repeats"),
         ({"refusals": (10, 5)}, "refusals"),
-        ({"exposure": exposure(3, len(CODES))}, "memorised"),
+        ({"exposure": exposure(1, len(CODES))}, "memorised"),
         ({"exposure": math.nan}, "memorised"),
     ],
 )
@@ -131,7 +131,7 @@ def test_what_was_not_measured_is_no_check_and_what_was_is_told_beside_chance() 
     told = next(c.reason for c in gate(GOOD).checks if c.name == "memorised")
     assert "2.0 bits" in told and told.endswith("never seen 0.4, 3.5)")
     assert GOOD.summary()["exposure"] == 2.0
-    assert gate(replace(GOOD, exposure=exposure(4, len(CODES)))).accepted
+    assert gate(replace(GOOD, exposure=exposure(2, len(CODES)))).accepted
     assert gate(replace(GOOD, exposure=9.5), Limits(max_exposure=9.9)).accepted
 
 
