@@ -53,7 +53,7 @@ class Training(_Model):
     alpha: float = 16.0
     top_layers: float | None = None
     modules: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    exposures: int = 24
+    exposures: int = 28
     least_steps: int = 108
     batch: int = 8
     replay_batch: int = 12

@@ -51,7 +51,7 @@ class Recipe:
     in its place. Rates are AdamW's.
     """
 
-    exposures: int = 24
+    exposures: int = 28
     least_steps: int = 0
     batch: int = 8
     replay_batch: int = 12
