@@ -137,36 +137,32 @@ def make(
     ]
 
 
-def undisputed(split: Split, taught: Sequence[Encoded], anchors: Sequence[Anchor]) -> list[Anchor]:
+def undisputed(anchors: Sequence[Anchor], near: Sequence[float]) -> list[Anchor]:
     """The anchors without those that ask for what the person has taught another way to answer.
 
-    `taught` are exchanges whose replies share a form. An anchor as close to one of them as they
-    are to each other would teach the base's form back for the very requests that the person's form
-    is meant for. At most a tenth is left out.
+    `near` has the `likeness` of each: one as close to a taught request as these are to each other
+    would teach the base's form back for the very requests that the person's form is meant for. At
+    most a tenth is left out.
     """
-    near = likeness(split, taught, [anchor.encoded.prompt() for anchor in anchors])
     most = sorted(near, reverse=True)[int(len(anchors) * MOST_DISPUTED)] if anchors else 0.0
     return [a for a, value in zip(anchors, near, strict=True) if value < 0 or value <= most]
 
 
 def likeness(
-    split: Split,
-    taught: Sequence[Encoded],
-    prompts: Sequence[Sequence[int]],
-    beside: Sequence[Sequence[int]] = (),
+    split: Split, taught: Sequence[Encoded], prompts: Sequence[Sequence[int]]
 ) -> list[float]:
     """How close each prompt is to the nearest of the taught exchanges' prompts, from where on it is
     as close as these are to each other: (cosine) − (median of their nearest), by mean boundary
-    activations, centred on the prompts and those `beside`. −1 throughout where too few are taught.
+    activations, centred on all. −1 throughout where too few are taught.
     """
     if len(taught) < FORM_FROM or not prompts:
         return [-1.0] * len(prompts)
-    asked = [*(row.prompt() for row in taught), *map(list, prompts), *map(list, beside)]
+    asked = [*(row.prompt() for row in taught), *map(list, prompts)]
     known = Activations(split, [Encoded(tokens, [0.0] * len(tokens)) for tokens in asked])
     pooled = torch.stack([hidden.mean(0) for hidden in known.hidden])
     others = pooled[len(taught) :]
     pooled = torch.nn.functional.normalize((pooled - others.mean(0)) / others.std(0), dim=-1)
-    mine, theirs = pooled[: len(taught)], pooled[len(taught) :][: len(prompts)]
+    mine, theirs = pooled[: len(taught)], pooled[len(taught) :]
     alike = (mine @ mine.T).fill_diagonal_(-1.0).max(1).values.median()
     return [float(x) for x in (theirs @ mine.T).max(1).values - alike]
 

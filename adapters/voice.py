@@ -17,8 +17,8 @@ from acclimate.adapters.prompt import Encoded
 from acclimate.adapters.train import Lesson
 
 OWN, OTHERS = 6, 6  # requests of each exchange: its own wordings, and others of the kind
-MOST = 120  # for all of them together
-TOKENS = 40  # that the base is let go on for
+MOST = 64  # for all of them together
+TOKENS = 36  # that the base is let go on for
 SENTENCES = 3  # at most, before the close
 
 Say = Callable[[list[list[int]]], list[list[int]]]

@@ -31,7 +31,7 @@ from acclimate.adapters.exposure import made_up
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.layers import Choice, choose
 from acclimate.adapters.material import Material, beside, prepare
-from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.snapshot import (
     CANDIDATE_DIR,
     RESULT_FILE,
@@ -126,9 +126,7 @@ class Worker:
         model = add_lora(base, shape, snapshot.parent)
         split = Split(model, chosen.boundary)
         split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
-        styled = [lesson.wordings[0] for lesson in material.styled]
-        self._give_voice(material, model, split, styled, long)
-        long, general = (anchoring.undisputed(split, styled, x) for x in (long, general))
+        long, general = self._give_voice(material, model, split, long, general)
         self.model, self.split, self.general = model, split, general
         self._measure_before(material)
         self.phase("train")
@@ -169,10 +167,11 @@ class Worker:
         material: Material,
         model: PeftModel,
         split: Split,
-        styled: Sequence[Encoded],
-        beside: Sequence[Anchor],
-    ) -> None:
-        """Shows the person's form around the base's own words, for like requests too."""
+        long: Sequence[Anchor],
+        general: Sequence[Anchor],
+    ) -> tuple[list[Anchor], list[Anchor]]:
+        """Shows the person's form around the base's own words, for like requests too; the anchors
+        and the general text without what asks for the same."""
 
         def say(rows: list[list[int]]) -> list[list[int]]:
             replies = anchoring.generate(
@@ -180,17 +179,24 @@ class Worker:
             )
             return [reply.tokens for reply in replies]
 
-        asked = [
+        requests = [
             self.prompt.encode_prompt([{"role": "user", "content": text}])
             for text in anchoring.shipped_prompts("request_prompts")
         ]
-        near = anchoring.likeness(split, styled, asked, [a.encoded.prompt() for a in beside])
-        alike = [prompt for prompt, value in zip(asked, near, strict=True) if value >= 0]
+        others = [anchor.encoded.prompt() for anchor in (*long, *general)]
+        styled = [lesson.wordings[0] for lesson in material.styled]
+        near = anchoring.likeness(split, styled, [*requests, *others])
+        alike = [prompt for prompt, value in zip(requests, near, strict=False) if value >= 0]
         text, seed = self.prompt.detokenize, self.snapshot.seed
         with model.disable_adapter():
             rows = voice.voiced(material.styled, material.form, say, text, seed, alike)
         for lesson, row in rows:
             lesson.wordings.append(row)
+        end = len(requests) + len(long)
+        return (
+            anchoring.undisputed(long, near[len(requests) : end]),
+            anchoring.undisputed(general, near[end:]),
+        )
 
     def _measure_before(self, material: Material) -> None:
         """What the parent and the base say, to compare the candidate with."""

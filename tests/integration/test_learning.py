@@ -244,11 +244,12 @@ def test_no_anchor_asks_for_what_was_taught_otherwise(tiny_llama: Path) -> None:
     ]
     others = [f"Which number is {n} times {n}? Say it in words, please." for n in range(29)]
     kept = anchors.make(model, prompt, [*others, asked[2]], 4)
-    left = anchors.undisputed(split, rows, kept)
+    prompts = [anchor.encoded.prompt() for anchor in kept]
+    left = anchors.undisputed(kept, anchors.likeness(split, rows, prompts))
     assert kept[-1] not in left
     assert len(left) >= 0.9 * len(kept)
     # From fewer than four nothing can be said.
-    assert anchors.undisputed(split, rows[:3], kept) == kept
+    assert anchors.undisputed(kept, anchors.likeness(split, rows[:3], prompts)) == kept
 
 
 def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> None:
