@@ -540,7 +540,13 @@ def snapshot(base: Path, folder: Path, **changes: Any) -> Snapshot:
             "base_sha256": sha256_file(base),
             "anchor_cache": folder / "anchors",
             "training": Training(
-                exposures=40, batch=2, anchor_batch=1, learning_rate=2e-2, top_layers=1.0, rank=4
+                exposures=40,
+                least_steps=0,
+                batch=2,
+                anchor_batch=1,
+                learning_rate=2e-2,
+                top_layers=1.0,
+                rank=4,
             ),
             # A random model's replies are noise: what it says of general ability is not the matter.
             "limits": {
