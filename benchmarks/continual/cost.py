@@ -73,7 +73,8 @@ def our_round(
         )
     )
     every = list(texts.values())
-    steps = _schedule(lessons, every, recipe, generator)
+    place = {id(row): n for n, row in enumerate(every)}
+    steps = _schedule(lessons, place, recipe, generator)
     # In the order in which a round draws them, so that the batches are the same.
     longs = islice(_in_turn(len(long), recipe.anchor_batch, generator), len(steps))
     shorts = islice(_in_turn(len(short), recipe.short_anchor_batch, generator), len(steps))

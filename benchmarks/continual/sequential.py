@@ -242,7 +242,8 @@ def our_tokens(lessons: Sequence[Lesson], recipe: Recipe = RECIPE) -> int:
     """How many tokens our own round trains of these lessons, the rehearsed ones among them."""
     rows = list({id(w): w for lesson in lessons for w in lesson.wordings}.values())
     generator = torch.Generator().manual_seed(recipe.seed)
-    shown = _schedule(lessons, rows, recipe, generator)
+    place = {id(row): n for n, row in enumerate(rows)}
+    shown = _schedule(lessons, place, recipe, generator)
     return sum(len(rows[i].tokens) for step in shown for i in step)
 
 
