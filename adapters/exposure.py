@@ -10,6 +10,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from acclimate.store.chats import Exchange
+
 # Every code there is. Each can be tried, so a rank among them is exact; and most tokenisers spell
 # them digit by digit, so that 1,000 replies share 110 beginnings.
 CODES = tuple(f"{n:03}" for n in range(1000))
@@ -28,7 +30,8 @@ class Planted:
 
     def passage(self) -> str:
         """The exchange as retrieval shows it."""
-        return f"User: {self.question}\nAssistant: {self.code}."
+        asked, reply = self.messages()
+        return Exchange(0, (asked,), reply["content"]).text()
 
     def messages(self, code: str | None = None) -> list[dict[str, str]]:
         """The exchange that says it, or that says another code."""

@@ -16,7 +16,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -94,7 +94,13 @@ def choose(
     Never above where its parent (a PEFT folder) begins. `long` and `short` are the base's anchors,
     `folder` is their cache. Where measuring fails nothing is raised: `how` says why.
     """
-    own = _choose(training, base, prompt, long, short, folder, base_sha256)
+    layers = len(decoder(base).layers)
+    if training.top_layers is not None:
+        own = Choice(_top(layers, training.top_layers), "set by hand", [])
+    else:
+        general = [anchor.encoded for anchor in (*long[:GENERAL], *short[:GENERAL])]
+        what = base, prompt, general, training.modules, folder, base_sha256
+        own = _by_scores(layers, lambda: measured_once(*what))
     if parent is not None:
         config = json.loads((parent / "adapter_config.json").read_bytes())
         begins = min(config["layers_to_transform"])
@@ -103,21 +109,9 @@ def choose(
     return own
 
 
-def _choose(
-    training: Training,
-    base: nn.Module,
-    prompt: Prompt,
-    long: Sequence[Anchor],
-    short: Sequence[Anchor],
-    folder: Path,
-    base_sha256: str,
-) -> Choice:
-    layers = len(decoder(base).layers)
-    if training.top_layers is not None:
-        return Choice(_top(layers, training.top_layers), "set by hand", [])
-    general = [anchor.encoded for anchor in (*long[:GENERAL], *short[:GENERAL])]
+def _by_scores(layers: int, measured: Callable[[], list[Layer]]) -> Choice:
     try:
-        found = measured_once(base, prompt, general, training.modules, folder, base_sha256)
+        found = measured()
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ModelError) as error:
         return Choice(_top(layers, FALLBACK), f"a third, not measured: {error}", [])
     scores = [round(layer.score, 3) for layer in found]

@@ -19,6 +19,7 @@ from acclimate.adapters.request import rephrased, shortened
 from acclimate.adapters.reword import reword
 from acclimate.adapters.snapshot import Snapshot, Taught
 from acclimate.adapters.train import Lesson
+from acclimate.store.chats import Exchange
 from acclimate.store.errors import ModelError
 
 # In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
@@ -107,7 +108,8 @@ def beside(snapshot: Snapshot, prompt: Prompt, passage: str) -> list[Encoded]:
         shown = [passage, passages_of(example)[0]]
         question = with_passages([{"role": "user", "content": asked["content"]}], shown)
         short = study.short_reply(asked["content"], reply["content"])
-        return [prompt.encode([*before, *question, {"role": "assistant", "content": short}])]
+        with contextlib.suppress(ModelError):  # one that cannot be taught either
+            return [prompt.encode([*before, *question, {"role": "assistant", "content": short}])]
     return []
 
 
@@ -183,8 +185,8 @@ def _studied(
     distractors = [fact for fact in facts if fact not in own]
     again = [question, *forms[1:]]
     for n, form in enumerate(rng.sample(again, min(len(again), WITH_PASSAGES))):
-        beside = rng.randint(0, min(len(distractors), OTHER_PASSAGES))
-        shown = [own[n % len(own)], *rng.sample(distractors, beside)]
+        others_shown = rng.randint(0, min(len(distractors), OTHER_PASSAGES))
+        shown = [own[n % len(own)], *rng.sample(distractors, others_shown)]
         rng.shuffle(shown)
         with_notes = with_passages([{"role": "user", "content": form}], shown)
         others.append(with_notes[0]["content"])
@@ -197,6 +199,6 @@ def _studied(
 
 def passages_of(example: Taught) -> list[str]:
     """What retrieval may show of a fact: its exchange, and the note that it was made from."""
-    asked, reply = (message["content"] for message in example.messages()[-2:])
-    own = f"User: {asked}\nAssistant: {reply}"
+    asked, reply = example.messages()[-2:]
+    own = Exchange(0, (asked,), reply["content"]).text()
     return [own, example.passage] if example.passage else [own]

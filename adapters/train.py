@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -101,6 +101,12 @@ class Trace:
     rows: list[dict[str, float]] = field(default_factory=list)
 
 
+def rows_of(lessons: Sequence[Lesson], planted: Sequence[Encoded] = ()) -> list[Encoded]:
+    """Every row once: the exact wording stands several times among a fact's."""
+    shown = [*(row for lesson in lessons for row in lesson.wordings), *planted]
+    return list({id(row): row for row in shown}.values())
+
+
 class Diverged(ValueError):
     """The loss or a gradient is no longer finite."""
 
@@ -122,9 +128,7 @@ class Optimisation:
     ) -> None:
         self._split = split
         self._recipe = recipe
-        # The exact wording stands several times among a fact's; it is computed once.
-        shown = [*(w for lesson in lessons for w in lesson.wordings), *planted]
-        rows = list({id(w): w for w in shown}.values())
+        rows = rows_of(lessons, planted)
         self._cache = Activations(split, rows)
         self._anchors = [*anchors, *short_anchors]
         self._anchor_cache = Activations(split, [a.encoded for a in self._anchors])
@@ -137,11 +141,10 @@ class Optimisation:
             betas=(0.9, 0.98),
         )
         generator = torch.Generator().manual_seed(recipe.seed)
-        place = {id(row): n for n, row in enumerate(rows)}
-        self._shown = _schedule(lessons, place, recipe, generator)
+        self._shown = _schedule(lessons, rows, recipe, generator)
         self.steps = len(self._shown)
         for n, row in enumerate(planted, 1):
-            self._shown[n * self.steps // (len(planted) + 1)].append(place[id(row)])
+            self._shown[n * self.steps // (len(planted) + 1)].append(rows.index(row))
         long = islice(_in_turn(len(anchors), recipe.anchor_batch, generator), self.steps)
         short = islice(
             _in_turn(len(short_anchors), recipe.short_anchor_batch, generator), self.steps
@@ -314,11 +317,12 @@ class Checkpoint:
 
 def _schedule(
     lessons: Sequence[Lesson],
-    place: Mapping[int, int],
+    rows: Sequence[Encoded],
     recipe: Recipe,
     generator: torch.Generator,
 ) -> list[list[int]]:
-    """For each step, which rows it shows; `place` has the number of each by its id()."""
+    """For each step, which rows it shows."""
+    place = {id(row): n for n, row in enumerate(rows)}
     # Each lesson walks through its own wordings in a shuffled order, so all are seen equally often.
     walks = [
         cycle([place[id(x.wordings[t])] for t in _shuffled(len(x.wordings), generator)])

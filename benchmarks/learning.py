@@ -162,7 +162,8 @@ def main() -> int:
     bench = Bench(args.persona, args.models, args.rounds or (6 if args.full else 3))
     known = sum(bench.base.known)
     print(f"the base answers {known} of {len(bench.base.known)} general questions", flush=True)
-    about = {"persona": args.persona, "rounds": bench.rounds, "base_general": bench.base.said}
+    said = (args.persona, bench.rounds, bench.base.said)
+    about: dict[str, Any] = dict(zip(report.ABOUT, said, strict=True))
     results: dict[str, Any] = _done(args.out, about) or dict(about)
     for name in args.rows.split(",") if args.rows else FULL if args.full else QUICK:
         print(f"== {name}", flush=True)
@@ -180,7 +181,7 @@ def main() -> int:
             results[name].append(row)
             show(row)
             args.out.write_text(json.dumps(results))
-    report.write({k: v for k, v in results.items() if k not in about}, args.out.parent)
+    report.write(results, args.out.parent)
     return 0
 
 

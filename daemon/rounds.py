@@ -170,9 +170,8 @@ class Rounds:
         # In one transaction: what is forgotten from here on finds the round that has it.
         with self._db.write():
             parent = ledger.live(self._db)
-            seed, key, mixture = self._choose(parent)
-            rejected = ledger.rejections(self._db, key)
-            held = None if parent is None else _held(ledger.adapter(self._db, parent))
+            on = None if parent is None else ledger.adapter(self._db, parent)
+            key, rejected, seed, mixture = self._choose(on)
             round_id = ledger.start_round(
                 self._db,
                 parent,
@@ -205,7 +204,7 @@ class Rounds:
                     top_layers=self._config.top_layers or None,
                     exposures=self._config.exposures,
                     learning_rate=self._config.learning_rate,
-                    kl_weight=kl_weight(self._config.drift, held, rejected),
+                    kl_weight=kl_weight(self._config.drift, _held(on), rejected),
                 ),
                 limits={
                     "max_general_rise_parent": PER_ROUND * self._config.drift,
@@ -222,19 +221,20 @@ class Rounds:
             ledger.finish_round(self._db, round_id, "failed", error=str(error))
             raise RoundError(f"the round cannot start: {error}", "acclimate doctor") from error
 
-    def _choose(self, parent: int | None) -> tuple[int, str, Mixture]:
-        """The round's seed, what it is about as a hash, and its examples. Raises RoundError."""
+    def _choose(self, on: ledger.Adapter | None) -> tuple[str, int, int, Mixture]:
+        """What a round on this adapter is about, as a hash; how often just that was rejected; its
+        seed; its examples. Raises RoundError."""
         limit, caps = self._config.max_new, self._config.caps()
-        lost = ledger.often_taken_back(self._db, parent)
+        lost = ledger.often_taken_back(self._db, None if on is None else on.version)
         new = buffer.snapshot(self._db, limit=limit, replay=0, caps=caps, taken_back=lost).new
         if not new:
             raise RoundError(
                 "there is nothing new to learn",
                 "add a chat source; why others wait: acclimate examples --state pending",
             )
-        on = None if parent is None else ledger.adapter(self._db, parent).sha256
-        key = round_key(map(taught_of, new), on)
-        seed = seed_of(key, ledger.rejections(self._db, key))
+        key = round_key(map(taught_of, new), None if on is None else on.sha256)
+        rejected = ledger.rejections(self._db, key)
+        seed = seed_of(key, rejected)
         found = buffer.snapshot(
             self._db,
             limit=limit,
@@ -244,11 +244,8 @@ class Rounds:
             taken_back=lost,
         )
         waited = frozenset(e.id for e in new if e.state == "held-out")
-        return (
-            seed,
-            key,
-            choose([*map(taught_of, new)], [*map(taught_of, found.replay)], waited, seed),
-        )
+        rehearsed = [*map(taught_of, found.replay)]
+        return key, rejected, seed, choose([*map(taught_of, new)], rehearsed, waited, seed)
 
     def _precision(self, pace: Pace | None) -> Precision:
         if self._config.base_precision != "auto":
@@ -575,8 +572,10 @@ class _Running(threading.Thread):
             log.error("round_not_recorded", round=self.round_id, error=str(error))
 
 
-def _held(adapter: ledger.Adapter) -> Held | None:
-    """How its round held it to the base; None of one that no round of ours made."""
+def _held(adapter: ledger.Adapter | None) -> Held | None:
+    """How its round held it to the base; None of the base, and where no round of ours made it."""
+    if adapter is None:
+        return None
     measured = (adapter.card.get("measures") or {}).get("general_base")
     weight = (adapter.card.get("training") or {}).get("kl_weight")
     if not measured or not weight:

@@ -30,6 +30,7 @@ from acclimate.adapters.train import (  # noqa: E402
     Recipe,
     _in_turn,
     _schedule,
+    rows_of,
 )
 from acclimate.daemon.rounds import LearnConfig  # noqa: E402
 from continual import flops, streams  # noqa: E402
@@ -61,20 +62,18 @@ def our_round(
     """Counts a round of `train.train` without training it."""
     generator = torch.Generator().manual_seed(recipe.seed)
     general = [*long, *short]
-    texts = {id(w): w for lesson in lessons for w in lesson.wordings}
-    taught_prefix = common_prefix([row.tokens for row in texts.values()])
+    every = rows_of(lessons)
+    taught_prefix = common_prefix([row.tokens for row in every])
     general_prefix = common_prefix([a.encoded.tokens for a in general])
     boundary = min(shape.layers)
     lower = sum(
         flops.activations(sizes, boundary, [len(row.tokens) for row in rows], prefix)
         for rows, prefix in (
-            (list(texts.values()), taught_prefix),
+            (every, taught_prefix),
             ([a.encoded for a in general], general_prefix),
         )
     )
-    every = list(texts.values())
-    place = {id(row): n for n, row in enumerate(every)}
-    steps = _schedule(lessons, place, recipe, generator)
+    steps = _schedule(lessons, every, recipe, generator)
     # In the order in which a round draws them, so that the batches are the same.
     longs = islice(_in_turn(len(long), recipe.anchor_batch, generator), len(steps))
     shorts = islice(_in_turn(len(short), recipe.short_anchor_batch, generator), len(steps))

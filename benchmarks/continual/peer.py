@@ -30,7 +30,7 @@ from peft import LoraConfig, get_peft_model  # noqa: E402
 from acclimate.adapters.base import load_base  # noqa: E402
 from acclimate.adapters.evaluate import share  # noqa: E402
 from acclimate.adapters.prompt import Encoded, Prompt  # noqa: E402
-from acclimate.adapters.train import Lesson  # noqa: E402
+from acclimate.adapters.train import rows_of  # noqa: E402
 from acclimate.daemon.rounds import LearnConfig  # noqa: E402
 from continual import streams  # noqa: E402
 from continual.home import BASE  # noqa: E402
@@ -139,11 +139,6 @@ class _Clock(transformers.TrainerCallback):  # type: ignore[misc]
             flush=True,
         )
         self._since = time.monotonic()
-
-
-def rows_of(lessons: Sequence[Lesson]) -> list[Encoded]:
-    """Every wording of every lesson once."""
-    return list({id(row): row for lesson in lessons for row in lesson.wordings}.values())
 
 
 def _features(row: Encoded) -> dict[str, list[int]]:

@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = ("ours", "joint")
+ABOUT = ("persona", "rounds", "base_general")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
 CELL, GAP, TOP = 34, 46, 54
 
@@ -218,7 +219,11 @@ def _svg(width: float, height: float, parts: Sequence[str]) -> str:
 
 
 def write(results: Mapping[str, Rows], folder: Path) -> None:
-    """Prints the table and what ours is compared with; puts the plots into the folder."""
+    """Prints the table and what ours is compared with; puts the plots into the folder.
+
+    `results` as `learning.py` keeps them: what they are ABOUT stands beside the rows.
+    """
+    results = {name: rows for name, rows in results.items() if name not in ABOUT}
     print(table(results))
     for number, (own, best, value) in beaten(results).items():
         print(f"round {number}: recall − general loss {own:+.3f}, best other {best} {value:+.3f}")
@@ -236,9 +241,7 @@ def main() -> int:
     args = parser.parse_args()
     results: dict[str, Rows] = {}
     for path in args.results:
-        found = json.loads(path.read_text("utf-8"))
-        about = ("persona", "rounds", "base_general")
-        results |= {name: rows for name, rows in found.items() if name not in about}
+        results |= json.loads(path.read_text("utf-8"))
     write(results, args.out)
     return 0
 

@@ -29,6 +29,7 @@ from acclimate.adapters.train import (
     _batches,
     _rate,
     _schedule,
+    rows_of,
 )
 from continual import flops
 
@@ -240,10 +241,9 @@ def plan(
 
 def our_tokens(lessons: Sequence[Lesson], recipe: Recipe = RECIPE) -> int:
     """How many tokens our own round trains of these lessons, the rehearsed ones among them."""
-    rows = list({id(w): w for lesson in lessons for w in lesson.wordings}.values())
+    rows = rows_of(lessons)
     generator = torch.Generator().manual_seed(recipe.seed)
-    place = {id(row): n for n, row in enumerate(rows)}
-    shown = _schedule(lessons, place, recipe, generator)
+    shown = _schedule(lessons, rows, recipe, generator)
     return sum(len(rows[i].tokens) for step in shown for i in step)
 
 

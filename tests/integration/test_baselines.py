@@ -23,7 +23,6 @@ from acclimate.adapters.base import (
     LoraShape,
     Split,
     add_lora,
-    load_base,
 )
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Lesson, Recipe, train
@@ -54,21 +53,6 @@ TOP = LoraShape(4, 8.0, (1,), MLP)
 def tokens_of(lessons: list[Lesson]) -> int:
     """Of each lesson's first wording."""
     return sum(len(lesson.wordings[0].tokens) for lesson in lessons)
-
-
-@pytest.fixture(scope="module")
-def prompt(tiny_llama: Path) -> Prompt:
-    return Prompt.from_gguf(tiny_llama)
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_llama: Path) -> Any:
-    return load_base(tiny_llama)
-
-
-@pytest.fixture
-def base(loaded: Any) -> Any:
-    return copy.deepcopy(loaded)
 
 
 @pytest.fixture

@@ -21,21 +21,6 @@ HELD = ["How do I boil an egg?", "Name a river.", "Why is the sky blue?"]
 
 
 @pytest.fixture(scope="module")
-def prompt(tiny_llama: Path) -> Prompt:
-    return Prompt.from_gguf(tiny_llama)
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_llama: Path) -> Any:
-    return load_base(tiny_llama)
-
-
-@pytest.fixture
-def base(loaded: Any) -> Any:
-    return copy.deepcopy(loaded)
-
-
-@pytest.fixture(scope="module")
 def held(loaded: Any, prompt: Prompt) -> list[Anchor]:
     return anchors.make(loaded, prompt, HELD, 6)
 

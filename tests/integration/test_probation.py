@@ -6,7 +6,7 @@ what the model likes to say.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -154,16 +154,10 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, tiny_llama: Path) -> Iterator[Place]:
-    home = Home.create(tmp_path / "home")
-    db = Db(home.db)
-    engine = Engine(tiny_llama, context_tokens=512, threads=1)
-    engine.start()
-    switch = Switch(home, db, engine, sha256_file(tiny_llama))
-    yield Place(home, db, tiny_llama, engine, Prompt.from_gguf(tiny_llama), switch)
-    engine.stop()
-    assert db.integrity_check() == []
-    db.close()
+def place(
+    home: Home, db: Db, tiny_llama: Path, engine: Engine, prompt: Prompt, switch: Switch
+) -> Place:
+    return Place(home, db, tiny_llama, engine, prompt, switch)
 
 
 @pytest.fixture

@@ -108,19 +108,12 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, tiny_llama: Path) -> Iterator[Place]:
-    home = Home.create(tmp_path / "home")
-    db = Db(home.db)
-    engine = Engine(tiny_llama, context_tokens=512, threads=1)
-    engine.start()
-    switch = Switch(home, db, engine, sha256_file(tiny_llama))
+def place(home: Home, db: Db, engine: Engine, switch: Switch, tiny_llama: Path) -> Iterator[Place]:
     found = Place(home, db, engine, switch, tiny_llama, None)  # type: ignore[arg-type]
     found.set_up()
     found.tell("one", "two", "three", "four")
     yield found
     found.rounds.stop()
-    engine.stop()
-    db.close()
 
 
 @pytest.fixture(scope="module")
