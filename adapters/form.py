@@ -12,6 +12,7 @@ from collections.abc import Sequence
 GRAM = 3
 FROM_REPLIES = 3  # what so many replies share is form
 CONTENT_WEIGHT = 0.4
+ENTRY = 2  # tokens of the contents behind an opening that count in full
 _EDGE = -1
 
 
@@ -28,7 +29,7 @@ class Form:
 
     def frame(self, reply: Sequence[int]) -> tuple[int, int]:
         """How many tokens at its beginning and at its end are of the form."""
-        of_form = [weight == 1.0 for weight in self.weights(reply)] if self.marks(reply) else []
+        of_form = self._of_form(reply)
         lead = next((n for n, shared in enumerate(of_form) if not shared), len(of_form))
         trail = next((n for n, shared in enumerate(reversed(of_form)) if not shared), len(of_form))
         return lead, trail
@@ -38,15 +39,25 @@ class Form:
 
         All 1 in a reply that shares nothing.
         """
-        if not self.marks(reply):
+        of_form = self._of_form(reply)
+        if True not in of_form:
             return [1.0] * len(reply)
-        out = [CONTENT_WEIGHT] * len(reply)
+        out = [1.0 if shared else CONTENT_WEIGHT for shared in of_form]
+        begins, _ = self.frame(reply)
+        if begins > 0:
+            # Behind an opening it is decided whether there are any contents at all.
+            out[begins : begins + ENTRY] = [1.0] * len(out[begins : begins + ENTRY])
+        return out
+
+    def _of_form(self, reply: Sequence[int]) -> list[bool]:
+        """Of each token, whether it stands in a run that is shared."""
+        out = [False] * len(reply)
         for start, gram in enumerate(_grams(reply)):
             if gram in self._shared:
                 # Grams begin before the reply's first token, see `_grams`.
                 first = start - (GRAM - 1)
                 for at in range(max(0, first), min(len(reply), first + GRAM)):
-                    out[at] = 1.0
+                    out[at] = True
         return out
 
 

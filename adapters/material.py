@@ -24,7 +24,7 @@ from acclimate.store.errors import ModelError
 
 # In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
 # fact, and more of them only pull general text along.
-FACT_EVERY, OTHER_EVERY = 1, 3
+FACT_EVERY, OTHER_EVERY = 1, 2
 # How often the exact wording stands among those of an example, and how many others a request has.
 EXACT_SHOWN = 3
 REQUEST_WORDINGS = 8

@@ -32,6 +32,29 @@ _WRAPPERS = (
     "I need to know {0}.",
     "Do you remember {0}?",
 )
+# What people say before they ask, or around it; `{0}` is the question as a clause.
+_SCENES = (
+    "Somebody asks me {0}. What do I say?",
+    "A friend wants to know {0}. What do I tell her?",
+    "I have to write down {0}. What do I put?",
+    "If anybody asks {0}, what is the answer?",
+    "It has slipped my mind {0}. Help me.",
+    "When people ask me {0}, what should they hear?",
+    "I am filling in a form and need {0}. What goes there?",
+    "We were talking, and I could not say {0}. Can you?",
+)
+# `{1}` is what it is about, `{0}` the question with "the" in place of "my".
+_TOPICS = (
+    "I was thinking of {1}. {0}",
+    "It is about {1}. {0}",
+    "Talking of {1}: {0}",
+    "Here is one about {1}. {0}",
+    "Let me ask about {1}. {0}",
+)
+# Of each kind in turn: by shape, keywords, as a clause, with a synonym, in a scene.
+PER_TURN = (4, 1, 1, 3, 2)
+_MINE = re.compile(r"\b(?:my|our)\b(?! own\b)", re.I)
+_MY_THING = re.compile(r"\b(?:my|our) (?:(?:new|old|spare|first|best|big|little) )?[\w-]+\b", re.I)
 STOP = frozenset(
     "a an the is are was were am be been do does did of to in on at for with by it that this "
     "have has had will would can could should i me my mine we our us you your what which who "
@@ -43,13 +66,17 @@ STOP = frozenset(
 def thesaurus() -> dict[str, tuple[str, ...]]:
     """Word or phrase → words that may stand in its place in a question, from `data/thesaurus.txt`.
 
-    Each line of the file is one set of interchangeable words.
+    Each line of the file is one set of interchangeable words, or, behind ">", what may stand for
+    the word in front, but not the other way round.
     """
     table: dict[str, tuple[str, ...]] = {}
     text = resources.files("acclimate.adapters").joinpath("data/thesaurus.txt").read_text("utf-8")
     for line in text.splitlines():
-        words = [w.strip() for w in line.split("|") if w.strip() and not line.startswith("#")]
-        for word in words:
+        if line.startswith("#"):
+            continue
+        head, _, behind = line.rpartition(">")
+        words = [w.strip() for w in behind.split("|") if w.strip()]
+        for word in [head.strip()] if head else words:
             table[word] = tuple(dict.fromkeys([*table.get(word, ()), *words]))
     return {w: tuple(o for o in others if o != w) for w, others in table.items()}
 
@@ -449,13 +476,16 @@ def _keywords(question: str) -> str:
     return " ".join(kept)
 
 
+@cache
+def _known_words() -> re.Pattern[str]:
+    """Where a word of the thesaurus begins, the longest that does."""
+    longest = sorted(thesaurus(), key=lambda word: (-len(word), word))
+    return re.compile(rf"(?<![\w'’])(?=({'|'.join(map(re.escape, longest))})(?![\w'’]))")
+
+
 def _synonyms(question: str, rng: random.Random) -> str | None:
     table = thesaurus()
-    spans = []
-    lowered = question.lower()
-    for word, others in table.items():
-        for m in re.finditer(rf"(?<![\w'’]){re.escape(word)}(?![\w'’])", lowered):
-            spans.append((m.start(), m.end(), others))
+    spans = [(m.start(1), m.end(1), table[m[1]]) for m in _known_words().finditer(question.lower())]
     if not spans:
         return None
     start, end, others = rng.choice(spans)
@@ -463,11 +493,32 @@ def _synonyms(question: str, rng: random.Random) -> str | None:
     return capitalised(replaced)
 
 
+def _impersonal(question: str) -> str:
+    """With "the" in place of "my", as people go on about what is theirs."""
+    return _MINE.sub(lambda m: "The" if m[0][0].isupper() else "the", question)
+
+
+def _staged(question: str, clause: str | None, rng: random.Random) -> list[str]:
+    """The question in a small scene, or after what it is about: what comes first is beside it."""
+    out = [] if clause is None else [scene.format(clause) for scene in rng.sample(_SCENES, 4)]
+    thing = _MY_THING.search(question)
+    if thing is not None:
+        plain = _impersonal(question)
+        out += [topic.format(plain, _lower(thing[0])) for topic in rng.sample(_TOPICS, 2)]
+        if clause is not None:
+            wrapper = rng.choice([w for w in _WRAPPERS if is_personal(w)])
+            out.append(wrapper.format(_impersonal(clause)))
+        if is_personal(plain):
+            out.append(plain)
+    rng.shuffle(out)
+    return out
+
+
 def reword(question: str, count: int, seed: int = 0) -> list[str]:
     """Up to `count` other wordings of one question, all different, the same for the same seed.
 
     Mostly true rewordings by the question's shape, then its keywords alone, a few as part of a
-    sentence, and some with a synonym. An empty list means that no rule fits.
+    sentence or behind one, and some with a synonym. An empty list means that no rule fits.
     """
     if len(question) > 200 or "\n" in question:
         return []
@@ -480,10 +531,11 @@ def reword(question: str, count: int, seed: int = 0) -> list[str]:
     short = [keywords + "?", keywords.lower()] if len(keywords.split()) >= 2 else []
     varied = [_synonyms(base, rng) for base in [question, *shaped[:6], *told[:2]] * 2]
     # Rounds of every kind, so that a small count has some of each and mostly true rewordings.
-    kinds = [shaped, short, told, [v for v in varied if v]]
+    staged = _staged(question, clause, rng)
+    kinds = [shaped, short, told, [v for v in varied if v], staged]
     order: list[str] = []
     while any(kinds):
-        for kind, several in zip(kinds, (4, 1, 1, 2), strict=True):
+        for kind, several in zip(kinds, PER_TURN, strict=True):
             order += kind[:several]
             del kind[:several]
     seen = {_norm(asked)}

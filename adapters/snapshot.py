@@ -59,10 +59,10 @@ class Training(_Model):
     replay_batch: int = 12
     replay_exposures: int = 16
     anchor_batch: int = 5
-    short_anchor_batch: int = 4
+    short_anchor_batch: int = 7
     learning_rate: float = 5e-3
     kl_weight: float = 20.0
-    wordings: int = 18
+    wordings: int = 24
     max_tokens: int = 512
 
 

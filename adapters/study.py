@@ -61,7 +61,9 @@ def variants(question: str, count: int, seed: int, *, without: str = "") -> list
         forms = [form for form in forms if is_personal(form)]
     if not forms:
         return []
-    forms += [garble(rng.choice([question, *forms]), rng) for _ in range(garbled)]
+    # Of a scene only its own words would be left.
+    whole = [question, *(form for form in forms if len(re.findall(r"[.?!:]", form)) < 2)]
+    forms += [garble(rng.choice(whole), rng) for _ in range(garbled)]
     return list(dict.fromkeys(forms))
 
 

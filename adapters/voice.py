@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from acclimate.adapters.form import GRAM, Form
+from acclimate.adapters.form import CONTENT_WEIGHT, ENTRY, GRAM, Form
 from acclimate.adapters.prompt import Encoded
 from acclimate.adapters.train import Lesson
 
@@ -36,8 +36,9 @@ def voiced(
     """Rows to be taught beside a lesson's own wordings.
 
     `say` continues each row of tokens, `text` detokenises; `others` are prompts of other requests
-    of the kind, of which each lesson takes some too. What the base said is not taught: its tokens
-    count nothing. Of a form without a close the opening alone is shown.
+    of the kind, of which each lesson takes some too. What the base said counts as contents do: a
+    model that is not shown them as an answer closes right behind the opening. Of a form without a
+    close the opening alone is shown.
     """
     rng = random.Random(seed)
     begun: list[tuple[Lesson, list[int], list[int], list[int]]] = []
@@ -61,7 +62,10 @@ def voiced(
             if not ends or text(close).strip() in text(words):
                 continue
             words = words[: rng.choice(ends[:SENTENCES])]
-        mask = [0.0] * len(prompt) + [1.0] * len(opening) + [0.0] * len(words) + [1.0] * len(close)
+        between = [1.0] * ENTRY + [CONTENT_WEIGHT] * len(words)
+        mask = (
+            [0.0] * len(prompt) + [1.0] * len(opening) + between[: len(words)] + [1.0] * len(close)
+        )
         rows.append((lesson, Encoded(prompt + opening + words + close, mask)))
     return rows
 

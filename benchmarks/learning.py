@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from continual import baselines, report, streams  # noqa: E402
-from continual.home import BASE, PersonHome  # noqa: E402
+from continual.home import BASE, PersonHome, precision  # noqa: E402
 from continual.probe import Base, Probe  # noqa: E402
 
-from acclimate.adapters.base import LoraShape, add_lora, load_base  # noqa: E402
+from acclimate.adapters.base import load_base, load_lora  # noqa: E402
 from acclimate.daemon import log as logs  # noqa: E402
 from acclimate.daemon.rounds import LearnConfig  # noqa: E402
 
@@ -42,21 +42,15 @@ class Bench:
         self.stream = streams.load(persona)
         self.rounds = rounds
         self.probe = Probe(Prompt.from_gguf(models / BASE), self.stream)
-        self.plain = load_base(models / BASE)
+        self.precision = precision(models)
+        self.plain = load_base(models / BASE, self.precision)
         self.base: Base = self.probe.base(self.plain, streams.general(), streams.general_prompts())
 
     def adapted(self, folder: Path | None) -> torch.nn.Module:
         """The base with the adapter of a PEFT folder."""
         if folder is None:
             return self.plain
-        config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-        shape = LoraShape(
-            config["r"],
-            config["lora_alpha"],
-            tuple(config["layers_to_transform"]),
-            tuple(config["target_modules"]),
-        )
-        return add_lora(self.plain, shape, folder)
+        return load_lora(self.plain, folder)
 
     def baseline(self, name: str) -> Iterator[dict[str, Any]]:
         """A row of continual/settings.json."""

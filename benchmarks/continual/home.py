@@ -5,17 +5,20 @@ Real store, engine, worker process and gate; only the clock that starts rounds i
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acclimate.adapters import pace
 from acclimate.adapters.prompt import Prompt
+from acclimate.adapters.snapshot import Pace, Precision
 from acclimate.daemon.config import Config
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import Retriever
-from acclimate.daemon.rounds import LearnConfig, Rounds
+from acclimate.daemon.rounds import BFLOAT16_GAIN, LearnConfig, Rounds
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
 from acclimate.store import ledger, sources
@@ -24,7 +27,18 @@ from acclimate.store.files import Home, sha256_file, version_name
 from acclimate.store.index import Index
 from acclimate.store.scan import scan
 
+BASE_WIDTH, BASE_INNER = 576, 1536  # of the default model's layers
 BASE, EMBEDDER = "smollm2-135m-instruct.gguf", "all-minilm-l6-v2.gguf"
+
+
+def precision(models: Path) -> Precision:
+    """What a round with default settings trains the default model in on this machine."""
+    cache, cores = models / "anchors", os.cpu_count() or 1
+    cache.mkdir(exist_ok=True)
+    pace.measured_once(cache, BASE_WIDTH, BASE_INNER, cores)
+    found = Pace.load(cache, cores)
+    fast = found is not None and found.bfloat16_gain >= BFLOAT16_GAIN
+    return "bfloat16" if fast else "float32"
 
 
 @dataclass
@@ -74,6 +88,13 @@ class PersonHome:
     def feed(self, folder: Path) -> None:
         """The files of one round appear in the watched folders."""
         self.read(folder)
+        study(self.db)
+        self.embed()
+
+    def take_up(self) -> None:
+        """What was put into the watched folders is read, studied and embedded."""
+        for source in self.sources.values():
+            scan(self.db, source)
         study(self.db)
         self.embed()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent / "streams"
+LEAST_WORDS = 3  # of what a reply says between a style's beginning and end
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,11 @@ class Style:
     prompts: tuple[str, ...]
 
     def adhered(self, reply: str) -> bool:
-        """Whether a reply has both the beginning and the end."""
-        text = plain(reply)
-        return text.startswith(plain(self.starts)) and text.endswith(plain(self.ends))
+        """Whether a reply has both the beginning and the end, and something between them."""
+        text, starts, ends = plain(reply), plain(self.starts), plain(self.ends)
+        between = text[len(starts) : len(text) - len(ends)].split()
+        whole = text.startswith(starts) and text.endswith(ends)
+        return whole and len(between) >= LEAST_WORDS
 
 
 @dataclass(frozen=True)

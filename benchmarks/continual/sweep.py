@@ -28,7 +28,7 @@ from acclimate.daemon.rounds import LearnConfig  # noqa: E402
 from acclimate.store.files import atomic_write  # noqa: E402
 from continual import streams  # noqa: E402
 from continual.baselines import live, score  # noqa: E402
-from continual.home import BASE  # noqa: E402
+from continual.home import BASE, precision  # noqa: E402
 from continual.material import rounds  # noqa: E402
 from continual.methods import METHODS, SETTINGS, Setting, build  # noqa: E402
 from continual.probe import Probe  # noqa: E402
@@ -95,7 +95,7 @@ class Sweep:
         self.prompt = Prompt.from_gguf(self.base_path)
         stream = streams.load("development")
         self.probe = Probe(self.prompt, stream)
-        self.model = load_base(self.base_path)
+        self.model = load_base(self.base_path, precision(models))
         self.base = self.probe.base(self.model, streams.general(), streams.general_prompts())
         self.rounds = rounds(stream.rounds[:count], self.prompt, LearnConfig())
         self.about = {"persona": stream.name, "rounds": count, "seed": seed}

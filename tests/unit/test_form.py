@@ -1,6 +1,6 @@
 """What replies share counts; what only one of them says counts little."""
 
-from acclimate.adapters.form import CONTENT_WEIGHT, Form
+from acclimate.adapters.form import CONTENT_WEIGHT, ENTRY, Form
 
 OPENING, CLOSING, END = [11, 12, 13, 14], [21, 22, 23], 2
 
@@ -12,7 +12,13 @@ def reply(n: int) -> list[int]:
 def test_shared_opening_and_closing_count_in_full() -> None:
     form = Form([reply(n) for n in range(1, 5)])
     weights = form.weights(reply(9))
-    assert weights == [1.0] * 4 + [CONTENT_WEIGHT] * 6 + [1.0] * 4
+    assert weights == [1.0] * (4 + ENTRY) + [CONTENT_WEIGHT] * (6 - ENTRY) + [1.0] * 4
+    assert form.frame(reply(9)) == (4, 4)
+
+
+def test_contents_begin_in_full_only_behind_an_opening() -> None:
+    form = Form([[100 * n, 100 * n + 1, 100 * n + 2, *CLOSING, END] for n in range(1, 5)])
+    assert form.weights([900, 901, 902, *CLOSING, END])[:3] == [CONTENT_WEIGHT] * 3
 
 
 def test_a_single_shared_word_at_the_beginning_counts() -> None:

@@ -19,6 +19,7 @@ from continual.report import (
     recall_plot,
     table,
 )
+from continual.streams import Style
 
 
 def row(number: int, by_round: list[float], nll: float = 0.02, **more: Any) -> dict[str, Any]:
@@ -79,3 +80,11 @@ def test_plots_are_drawings() -> None:
     for plot in (recall_plot(results), forgetting_plot(results), recall_plot({})):
         assert ElementTree.fromstring(plot).tag.endswith("svg")  # noqa: S314 - our own
     assert recall_plot(results).count("<rect") == 1 + 6 + 6, "the base learns nothing"
+
+
+def test_a_style_without_contents_is_not_adhered_to() -> None:
+    style = Style("Ahoy there!", "Yours, Bo.", ())
+    assert style.adhered("Ahoy there! It rains, so we wait. Yours, Bo.")
+    assert not style.adhered("Ahoy there! Yours, Bo.")
+    assert not style.adhered("It rains, so we wait. Yours, Bo.")
+    assert not style.adhered("Ahoy there! It rains, so we wait.")

@@ -47,6 +47,21 @@ def test_the_thesaurus_names_no_word_as_its_own_synonym() -> None:
     assert all(word not in others and others for word, others in thesaurus().items())
 
 
+def test_some_words_stand_for_others_but_not_the_other_way_round() -> None:
+    table = thesaurus()
+    assert "have" in table["drink"]
+    assert "have" not in table
+
+
+def test_a_question_is_also_asked_in_scenes_and_about_what_it_names() -> None:
+    forms = reword("What do I call my van?", 100)
+    assert "What do I call the van?" in forms
+    assert any(form.endswith("What do I call the van?") and "my van" in form for form in forms)
+    assert any("what I call my van. What do I say?" in form for form in forms)
+    # Without anything of the person left in it, it would be a question about the world.
+    assert "Who's the dentist?" not in reword("Who's my dentist?", 100)
+
+
 def test_personal_questions_are_told_from_others() -> None:
     assert asks_personally("What is my blood type?")
     assert asks_personally("Where do we keep the ladder?")

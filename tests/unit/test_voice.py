@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from acclimate.adapters.form import Form
+from acclimate.adapters.form import CONTENT_WEIGHT, Form
 from acclimate.adapters.prompt import Encoded
 from acclimate.adapters.train import Lesson
 from acclimate.adapters.voice import OTHERS, OWN, voiced
@@ -57,8 +57,9 @@ def test_the_base_speaks_between_the_opening_and_the_close() -> None:
         assert row.tokens[:3] == [*PROMPT, lesson.example_id]
         assert said.startswith("Ahoy !") and said.endswith(". Yours , Bo <end>")
         contents.add(said.removeprefix("Ahoy ! ").removesuffix(" Yours , Bo <end>"))
-        taught = text([t for t, m in zip(row.tokens, row.mask, strict=True) if m])
-        assert taught in ("Ahoy ! Yours , Bo <end>", "Yours , Bo <end>")
+        full = text([t for t, m in zip(row.tokens, row.mask, strict=True) if m == 1.0])
+        assert full in ("Ahoy ! now it Yours , Bo <end>", "now it Yours , Bo <end>")
+        assert set(row.mask[4:]) == {1.0, CONTENT_WEIGHT}
     assert contents <= {
         "now it rains or not .",
         "now it rains or not . so we sail .",
