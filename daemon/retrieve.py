@@ -17,6 +17,9 @@ from acclimate.store.errors import EngineError
 from acclimate.store.index import Hit, Index
 
 MAX_QUERY_CHARS = 2000
+# Chunks that are looked at for each passage that is shown, and what all of a query's telling words
+# in a chunk add to its similarity.
+CANDIDATES, WORDS_WEIGHT = 12, 0.1
 # Words of questions, which say nothing about what is asked.
 _QUESTION_WORDS = frozenset(
     re.findall(
@@ -82,20 +85,22 @@ class Retriever:
         if not query:
             return []
         vector = self._vector(query)
-        hits = self._index.search(query, vector, self.settings.passages)
+        # A question in other words than the answer's shares mostly its little ones with other
+        # chunks, so that the ranking of words only names candidates here.
+        hits = self._index.search(query, vector, CANDIDATES * self.settings.passages)
         similarities = {} if vector is None else self._similarities(hits, vector)
-        fitting = []
+        fitting: list[tuple[float, Hit]] = []
         for hit in hits:
-            score = similarities.get(hit.chunk_id)
-            floor = self.settings.min_similarity
+            words = shared_words(query, hit.text)
+            score, floor = similarities.get(hit.chunk_id), self.settings.min_similarity
+            rank = 0.0 if score is None else score + WORDS_WEIGHT * words
             if score is None:
-                score, floor = shared_words(query, hit.text), self.settings.min_words
+                score, floor, rank = words, self.settings.min_words, words
             if score >= floor:
-                fitting.append(replace(hit, score=round(score, 4)))
-        fitting.sort(key=lambda hit: -hit.score)
-        near = [
-            hit for hit in fitting if hit.score >= self.settings.min_relative * fitting[0].score
-        ]
+                fitting.append((rank, replace(hit, score=round(score, 4))))
+        fitting.sort(key=lambda ranked: -ranked[0])
+        best = fitting[: self.settings.passages]
+        near = [hit for rank, hit in best if rank >= self.settings.min_relative * best[0][0]]
         return within(near, self.settings.max_chars)
 
     def embed_pending(self, batch: int = 16) -> int:
