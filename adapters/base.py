@@ -441,6 +441,12 @@ class Batch:
     owner: Tensor
     weight: Tensor
 
+    @property
+    def segments(self) -> attention.Segments:
+        """Where its sequences stand."""
+        assert self.packed.segments is not None  # noqa: S101
+        return self.packed.segments
+
     def logits(self, split: Split, part: Part | None = None) -> Tensor:
         """The predictions of the taught tokens: (M, V), or (M, C) of a part of the vocabulary."""
         return split.logits(split.upper(self.hidden, self.packed)[0, self.predicting], part)

@@ -12,14 +12,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from acclimate.adapters.form import CONTENT_WEIGHT, ENTRY, GRAM, Form
+from acclimate.adapters.form import ENTRY, GRAM, Form
 from acclimate.adapters.prompt import Encoded
 from acclimate.adapters.train import Lesson
 
 OWN, OTHERS = 6, 6  # requests of each exchange: its own wordings, and others of the kind
 MOST = 64  # for all of them together
 TOKENS = 36  # that the base is let go on for
-SENTENCES = 3  # at most, before the close
+SENTENCES = 2  # at most, before the close
+WORDS_WEIGHT = 0.1  # of what the base says, but for its first words; it says so anyway
 
 Say = Callable[[list[list[int]]], list[list[int]]]
 Text = Callable[[Sequence[int]], str]
@@ -36,8 +37,8 @@ def voiced(
     """Rows to be taught beside a lesson's own wordings.
 
     `say` continues each row of tokens, `text` detokenises; `others` are prompts of other requests
-    of the kind, of which each lesson takes some too. What the base said counts as contents do: a
-    model that is not shown them as an answer closes right behind the opening. Of a form without a
+    of the kind, of which each lesson takes some too. What the base said counts little, but for how
+    it begins: a model that is not shown that closes right behind the opening. Of a form without a
     close the opening alone is shown.
     """
     rng = random.Random(seed)
@@ -62,7 +63,7 @@ def voiced(
             if not ends or text(close).strip() in text(words):
                 continue
             words = words[: rng.choice(ends[:SENTENCES])]
-        between = [1.0] * ENTRY + [CONTENT_WEIGHT] * len(words)
+        between = [1.0] * ENTRY + [WORDS_WEIGHT] * len(words)
         mask = (
             [0.0] * len(prompt) + [1.0] * len(opening) + between[: len(words)] + [1.0] * len(close)
         )

@@ -21,6 +21,7 @@ import transformers
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from acclimate.adapters.attention import segments  # noqa: E402
 from acclimate.adapters.base import LoraShape, common_prefix, load_base  # noqa: E402
 from acclimate.adapters.prompt import Encoded, Prompt  # noqa: E402
 from acclimate.adapters.train import (  # noqa: E402
@@ -90,8 +91,8 @@ def our_round(
         for n, (rows, prefix) in enumerate(
             ((shown, taught_prefix), ([a.encoded for a in chosen], general_prefix))
         ):
-            tokens = prefix + sum(len(row.tokens) - prefix for row in rows)
-            spent[n] += flops.step(sizes, shape, tokens, _predicted(rows), part)
+            row = flops.Row.packed(segments(prefix, [len(x.tokens) - prefix for x in rows]))
+            spent[n] += flops.step(sizes, shape, row, _predicted(rows), part)
     return Cost(lower, len(steps), spent[0], spent[1], sum(spent) / max(1, len(steps)))
 
 

@@ -115,7 +115,7 @@ class ContextDistillation(Sequential):
         return [row for _, row, _ in pairs]
 
     def _count_teacher(self, tokens: int, predicted: int) -> None:
-        self._counted += flops.forward(self.sizes, self.sizes.layers, tokens)
+        self._counted += flops.forward(self.sizes, self.sizes.layers, flops.Row.plain(tokens))
         self._counted += flops.logits(self.sizes, predicted)
 
 

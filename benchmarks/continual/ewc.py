@@ -78,7 +78,7 @@ class Ewc(Sequential):
             for name, gradient in zip(total, gradients, strict=True):
                 total[name] += gradient.square() / len(rows)
             self._counted += flops.step(
-                self.sizes, self.shape, batch.hidden.shape[1], len(batch.target)
+                self.sizes, self.shape, flops.Row.packed(batch.segments), len(batch.target)
             )
         return total
 

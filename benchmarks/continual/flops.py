@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from acclimate.adapters.attention import Segments, segments
 from acclimate.adapters.base import ATTENTION, MLP, LoraShape
 
 PEAK_SIZE = 2048
@@ -60,15 +61,35 @@ class Sizes:
             "down_proj": (self.feed_forward, self.width),
         }[module]
 
-    def attention(self, tokens: int) -> int:
-        """Both products of attention over one row, the masked part included."""
-        return 2 * 2 * tokens * tokens * self.heads * self.head_width
+    def attention(self, row: Row) -> int:
+        """Both products of attention over one row."""
+        return 2 * 2 * row.pairs * self.heads * self.head_width
 
 
-def forward(sizes: Sizes, layers: int, tokens: int) -> int:
-    """A row of tokens through so many frozen layers."""
-    products = sum(2 * tokens * i * o for i, o in map(sizes.linear, (*ATTENTION, *MLP)))
-    return layers * (products + sizes.attention(tokens))
+@dataclass(frozen=True)
+class Row:
+    """A row of tokens, and how many pairs of a query and a key its attention computes."""
+
+    tokens: int
+    pairs: int
+
+    @classmethod
+    def plain(cls, tokens: int) -> Row:
+        """One sequence, its masked half included."""
+        return cls(tokens, tokens * tokens)
+
+    @classmethod
+    def packed(cls, where: Segments) -> Row:
+        """A prefix and sequences behind it, with what fills up a group's shorter ones."""
+        groups = (group.shape for group in where.groups)
+        pairs = sum(count * length * (where.prefix + length) for count, length in groups)
+        return cls(len(where.order), where.prefix**2 + pairs)
+
+
+def forward(sizes: Sizes, layers: int, row: Row) -> int:
+    """A row through so many frozen layers."""
+    products = sum(2 * row.tokens * i * o for i, o in map(sizes.linear, (*ATTENTION, *MLP)))
+    return layers * (products + sizes.attention(row))
 
 
 def activations(
@@ -77,12 +98,12 @@ def activations(
     """The pass of `base.Activations` through the frozen layers, in rows as it packs them."""
     total, start = 0, 0
     while start < len(lengths):
-        stop, size, row = start, 0, prefix
+        stop, size = start, 0
         while stop < len(lengths) and size < batch_tokens:
             size += lengths[stop]
-            row += lengths[stop] - prefix
             stop += 1
-        total += forward(sizes, layers, row)
+        where = segments(prefix, [length - prefix for length in lengths[start:stop]])
+        total += forward(sizes, layers, Row.packed(where))
         start = stop
     return total
 
@@ -95,7 +116,7 @@ def logits(sizes: Sizes, predicted: int, part: int | None = None) -> int:
 def step(
     sizes: Sizes,
     shape: LoraShape,
-    tokens: int,
+    row: Row,
     predicted: int,
     part: int | None = None,
     ranks: Sequence[int] = (),
@@ -105,11 +126,11 @@ def step(
     `ranks` are those of frozen adapters beside the trained one.
     """
     boundary = min(shape.layers)
-    total = forward(sizes, sizes.layers - boundary, tokens) + logits(sizes, predicted, part)
+    total = forward(sizes, sizes.layers - boundary, row) + logits(sizes, predicted, part)
     flowing = False  # whether a gradient has to reach this layer's input
     for layer in range(boundary, sizes.layers):
         adapted = shape.modules if layer in shape.layers else ()
-        counted, flowing = _backward(sizes, adapted, shape.rank, tokens, flowing, ranks)
+        counted, flowing = _backward(sizes, adapted, shape.rank, row, flowing, ranks)
         total += counted
     # Every number behind the lowest adapted weight gets a gradient, so the loss's logits do.
     return total + logits(sizes, predicted, part)
@@ -119,12 +140,12 @@ def _backward(
     sizes: Sizes,
     adapted: Sequence[str],
     rank: int,
-    tokens: int,
+    row: Row,
     flowing: bool,
     frozen_ranks: Sequence[int],
 ) -> tuple[int, bool]:
     """A layer's backward pass and its adapters' forward; whether its output needs a gradient."""
-    total = 0
+    total, tokens = 0, row.tokens
 
     def module(name: str, needs_input: bool) -> bool:
         nonlocal total
@@ -142,7 +163,7 @@ def _backward(
 
     attended = [module(name, flowing) for name in ("q_proj", "k_proj", "v_proj")]
     queried, valued = attended[0] or attended[1], attended[2]
-    half = sizes.attention(tokens) // 2
+    half = sizes.attention(row) // 2
     # Scores need the gradient of the weights and, from it, those of queries and keys.
     total += half * (valued + queried + attended[0] + attended[1])
     middle = module("o_proj", any(attended)) or flowing

@@ -171,7 +171,7 @@ class Sequential:
         self._counted += flops.step(
             self.sizes,
             self.shape,
-            batch.hidden.shape[1],
+            flops.Row.packed(batch.segments),
             len(batch.target),
             len(part.ids),
             self.frozen_ranks(),

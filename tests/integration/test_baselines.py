@@ -325,8 +325,8 @@ def test_counted_operations_are_those_that_torch_counts(
         # CPU's fused attention is not known to the counter; the plain one does the same products.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             batch.logits(learner.split).sum().backward()
-        tokens, predicted = batch.hidden.shape[1], len(batch.target)
-        ours = flops.step(sizes, shape, tokens, predicted, None, learner.frozen_ranks())
+        row, predicted = flops.Row.packed(batch.segments), len(batch.target)
+        ours = flops.step(sizes, shape, row, predicted, None, learner.frozen_ranks())
         assert ours == counter.get_total_flops()
         learner.rounds += 1
         learner._freeze()  # the second time, beside a frozen adapter
@@ -336,7 +336,9 @@ def test_counted_operations_are_those_that_torch_counts(
         with torch.no_grad(), learner.model.disable_adapter():
             learner.model(input_ids=torch.tensor([below.rows[0].tokens]))
     length = len(below.rows[0].tokens)
-    whole = flops.forward(sizes, sizes.layers, length) + flops.logits(sizes, length)
+    whole = flops.forward(sizes, sizes.layers, flops.Row.plain(length)) + flops.logits(
+        sizes, length
+    )
     assert counter.get_total_flops() == whole
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from acclimate.adapters.form import CONTENT_WEIGHT, Form
+from acclimate.adapters.form import Form
 from acclimate.adapters.prompt import Encoded
 from acclimate.adapters.train import Lesson
-from acclimate.adapters.voice import OTHERS, OWN, voiced
+from acclimate.adapters.voice import OTHERS, OWN, WORDS_WEIGHT, voiced
 
 WORDS = ["<end>", *"Ahoy ! . Yours , Bo I am well it rains now we sail at dawn or not so".split()]
 PROMPT = [100, 101]
@@ -59,13 +59,12 @@ def test_the_base_speaks_between_the_opening_and_the_close() -> None:
         contents.add(said.removeprefix("Ahoy ! ").removesuffix(" Yours , Bo <end>"))
         full = text([t for t, m in zip(row.tokens, row.mask, strict=True) if m == 1.0])
         assert full in ("Ahoy ! now it Yours , Bo <end>", "now it Yours , Bo <end>")
-        assert set(row.mask[4:]) == {1.0, CONTENT_WEIGHT}
+        assert set(row.mask[4:]) == {1.0, WORDS_WEIGHT}
     assert contents <= {
         "now it rains or not .",
         "now it rains or not . so we sail .",
-        "now it rains or not . so we sail . I am .",
     }
-    assert len(contents) > 1, "the close is due after one sentence, or two, or three"
+    assert len(contents) > 1, "the close is due after one sentence, or two"
 
 
 def test_other_requests_are_answered_in_the_form_too() -> None:
