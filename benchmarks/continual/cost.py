@@ -110,9 +110,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out" / "cost.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    peak = flops.peak(args.threads)
-    for size, speed in peak.items():
-        print(f"{size:>18s}  {speed:7.1f} GFLOP/s")
+    peaks = {
+        name: flops.peak(args.threads, dtype=dtype)
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+    for size in peaks["float32"]:
+        speeds = ", ".join(f"{name} {speed[size]:7.1f}" for name, speed in peaks.items())
+        print(f"{size:>18s}  {speeds} GFLOP/s")
     path = args.models / BASE
     prompt = Prompt.from_gguf(path)
     base: transformers.PreTrainedModel = load_base(path)
@@ -122,16 +126,20 @@ def main() -> int:
     shape = lora_shape("top", sizes.layers, our_boundary(base, prompt, path))
     cost = our_round(sizes, shape, lessons, long, short, RECIPE)
     whole = cost.lower + cost.lessons + cost.anchors
-    best = max(peak.values()) * 1e9
+    best = {name: max(speed.values()) * 1e9 for name, speed in peaks.items()}
     print(
         f"a step {cost.step / 1e9:.1f} GFLOP, {cost.steps} steps"
         f" (lessons {cost.lessons / 1e12:.2f}, anchors {cost.anchors / 1e12:.2f} TFLOP),"
-        f" frozen layers once {cost.lower / 1e12:.2f} TFLOP: {whole / best:.0f} s at the peak"
+        f" frozen layers once {cost.lower / 1e12:.2f} TFLOP:"
+        f" {whole / best['float32']:.0f} s at the peak of float32"
     )
-    out = {"threads": args.threads, "gflops": peak, **asdict(cost), "seconds_at_peak": whole / best}
+    seconds = {name: whole / speed for name, speed in best.items()}
+    out = {"threads": args.threads, "gflops": peaks, **asdict(cost), "seconds_at_peak": seconds}
     if args.measured:
-        out["used"] = whole / best / args.measured
-        print(f"{out['used']:.0%} of the peak in {args.measured:.0f} s")
+        out["gflops_reached"] = whole / args.measured / 1e9
+        out["used"] = used = {name: at / args.measured for name, at in seconds.items()}
+        shares = ", ".join(f"{share:.0%} of the {name} peak" for name, share in used.items())
+        print(f"{out['gflops_reached']:.0f} GFLOP/s in {args.measured:.0f} s: {shares}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(out))
     return 0

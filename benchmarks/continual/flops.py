@@ -172,19 +172,24 @@ def _backward(
     return total, flows
 
 
-def peak(threads: int | None = None, repeats: int = 7) -> dict[str, float]:
-    """The best of several float32 matrix products of each size, in GFLOP/s."""
+def peak(
+    threads: int | None = None, repeats: int = 7, dtype: torch.dtype = torch.float32
+) -> dict[str, float]:
+    """The best of several matrix products of each size, in GFLOP/s."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         sizes = ((PEAK_SIZE, PEAK_SIZE, PEAK_SIZE), *TRAINING_SIZES)
-        return {"x".join(map(str, s)): _speed(*s, repeats) for s in sizes}
+        return {"x".join(map(str, s)): _speed(*s, repeats, dtype) for s in sizes}
     finally:
         torch.set_num_threads(before)
 
 
-def _speed(rows: int, inner: int, columns: int, repeats: int) -> float:
-    a, b = torch.rand(rows, inner), torch.rand(columns, inner).T  # as linear layers store theirs
+def _speed(
+    rows: int, inner: int, columns: int, repeats: int, dtype: torch.dtype = torch.float32
+) -> float:
+    a = torch.rand(rows, inner).to(dtype)
+    b = torch.rand(columns, inner).to(dtype).T  # as linear layers store theirs
     work = 2 * rows * inner * columns
     often = max(1, 2 * PEAK_SIZE**3 // work // 8)
     out = torch.mm(a, b)
