@@ -44,6 +44,19 @@ llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
 llama_cpp.llama_backend_init()
 
 
+def model_params() -> llama_cpp.llama_model_params:
+    """llama.cpp's defaults, without what breaks on some processors.
+
+    Its matrix kernels for AMX end the process with an illegal instruction where gcc compiled them
+    (llama.cpp#26954: the tiles' configuration is optimised away). They are reached only through
+    weights that are repacked as they are loaded, so nothing is repacked on such a processor.
+    """
+    params = llama_cpp.llama_model_default_params()
+    if b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info():
+        params.use_extra_bufts = False
+    return params
+
+
 def in_callback(frame: FrameType | None) -> bool:
     """Whether a Python frame runs inside of native code, where ctypes drops every exception."""
     while frame is not None and frame.f_code is not _receive.__code__:

@@ -17,7 +17,7 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
-from acclimate.adapters.native import llama_cpp
+from acclimate.adapters.native import llama_cpp, model_params
 from acclimate.store.errors import ModelError
 
 MAX_TEMPLATE_CHARS = 64_000
@@ -120,7 +120,7 @@ class Prompt:
     @classmethod
     def from_gguf(cls, path: Path) -> Prompt:
         """Reads only the vocabulary and the metadata of the file (about 0.2 s)."""
-        params = llama_cpp.llama_model_default_params()
+        params = model_params()
         params.vocab_only = True
         pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not pointer:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from acclimate.adapters import native
-from acclimate.adapters.native import llama_cpp
+from acclimate.adapters.native import llama_cpp, model_params
 from acclimate.store.errors import AdapterError, EngineError, ModelError
 
 NO_SLOT = 1  # llama_decode: no room in the KV cache, nothing was changed
@@ -21,7 +21,7 @@ class Model:
     """One GGUF in memory. Freeing it frees every adapter loaded for it."""
 
     def __init__(self, path: Path, *, mmap: bool = True) -> None:
-        params = llama_cpp.llama_model_default_params()
+        params = model_params()
         params.load_mode = (
             llama_cpp.LLAMA_LOAD_MODE_MMAP if mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
         )
