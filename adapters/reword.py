@@ -69,16 +69,29 @@ def thesaurus() -> dict[str, tuple[str, ...]]:
     Each line of the file is one set of interchangeable words, or, behind ">", what may stand for
     the word in front, but not the other way round.
     """
+    table = dict(interchangeable())
+    for line in _thesaurus_lines():
+        head, is_one_way, behind = line.partition(" > ")
+        if is_one_way:
+            others = (*table.get(head, ()), *behind.split("|"))
+            table[head] = tuple(dict.fromkeys(o for o in others if o != head))
+    return table
+
+
+@cache
+def interchangeable() -> dict[str, tuple[str, ...]]:
+    """The same of words that mean one thing, whichever of them is said."""
     table: dict[str, tuple[str, ...]] = {}
-    text = resources.files("acclimate.adapters").joinpath("data/thesaurus.txt").read_text("utf-8")
-    for line in text.splitlines():
-        if line.startswith("#"):
-            continue
-        head, _, behind = line.rpartition(">")
-        words = [w.strip() for w in behind.split("|") if w.strip()]
-        for word in [head.strip()] if head else words:
+    for line in _thesaurus_lines():
+        words = () if " > " in line else tuple(line.split("|"))
+        for word in words:
             table[word] = tuple(dict.fromkeys([*table.get(word, ()), *words]))
     return {w: tuple(o for o in others if o != w) for w, others in table.items()}
+
+
+def _thesaurus_lines() -> list[str]:
+    text = resources.files("acclimate.adapters").joinpath("data/thesaurus.txt").read_text("utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def expand(question: str) -> str:

@@ -10,7 +10,7 @@ import re
 from functools import cache
 
 from acclimate.adapters.grammar import stem
-from acclimate.adapters.reword import STOP, asks_personally, expand, thesaurus
+from acclimate.adapters.reword import STOP, asks_personally, expand, interchangeable
 
 # Words that say when an answer holds, not what it is about.
 _TIME = frozenset(
@@ -46,4 +46,4 @@ def topic(question: str) -> str:
 @cache
 def _canonical(word: str) -> str:
     """One word for all that may stand in its place."""
-    return stem(min([word, *(o for o in thesaurus().get(word, ()) if " " not in o)]))
+    return stem(min([word, *(o for o in interchangeable().get(word, ()) if " " not in o)]))

@@ -39,3 +39,9 @@ def test_another_question(one: str, other: str) -> None:
 )
 def test_what_has_no_topic(text: str) -> None:
     assert topic(text) == ""
+
+
+def test_what_may_stand_for_two_things_makes_them_no_one_topic() -> None:
+    # "My grandchild" may be either of them, but they are not each other.
+    assert topic("What's my grandson called?") != topic("What's my granddaughter called?")
+    assert topic("What is my parrot called?") != topic("What is my bird called?")
