@@ -5,7 +5,7 @@ Rows have the columns that our own have, so that one table shows both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,20 @@ def live(
     *,
     budgets: Sequence[int] = (),
     measure_every: bool = True,
-    show: Callable[[Row], None] = lambda _: None,
-) -> list[Row]:
-    """One row for each round; the last one only without `measure_every`.
+) -> Iterator[Row]:
+    """One row for each round, as it is done; the last one only without `measure_every`.
 
     `budgets` are tokens of lessons, a round each; without them what our own round would take. A
     round that diverges ends the life: its row has state "failed".
     """
-    out: list[Row] = []
     for number, taught in enumerate(rounds):
         part = taught.everything if isinstance(method, Joint) else taught.new
         budget = budgets[number] if budgets else part.tokens
         try:
             spent = method.learn(part.lessons, part.contexts, budget)
         except Diverged as error:
-            out.append({"round": taught.number, "state": "failed", "reasons": [str(error)]})
-            return out
+            yield {"round": taught.number, "state": "failed", "reasons": [str(error)]}
+            return
         if not measure_every and number < len(rounds) - 1:
             continue
         row = probe.measure(method.model, taught.number, base)
@@ -60,9 +58,7 @@ def live(
             "flops": spent.flops,
             "adapter_bytes": method.adapter_bytes(),
         }
-        out.append(row)
-        show(row)
-    return out
+        yield row
 
 
 def run(
@@ -74,13 +70,12 @@ def run(
     folders: Sequence[Path],
     *,
     budgets: Sequence[int] = (),
-    show: Callable[[Row], None] = lambda _: None,
-) -> list[Row]:
+) -> Iterator[Row]:
     """One row of the settings from the first round on; `model` is afterwards as it was."""
     taught = rounds(folders, probe.prompt, LearnConfig())
     method = build(name, model, probe.prompt, base_path)
     try:
-        return live(method, taught, probe, base, budgets=budgets, show=show)
+        yield from live(method, taught, probe, base, budgets=budgets)
     finally:
         method.close()
 

@@ -116,7 +116,7 @@ class Sweep:
         began = time.monotonic()
         method = build(setting, self.model, self.prompt, self.base_path, self.seed)
         try:
-            row = live(method, self.rounds, self.probe, self.base, measure_every=False)[-1]
+            *_, row = live(method, self.rounds, self.probe, self.base, measure_every=False)
         finally:
             method.close()
         value = score(row)
