@@ -121,10 +121,12 @@ class Probe:
             if known
         ]
         nll, kl = drift(Split(model, 0), base.replies)
+        rises = [a - b for a, b in zip(nll, base.nll, strict=True)]
         return {
             "kept": evaluate.share(kept),
             "general_replies": said,
-            "general_nll": fmean(a - b for a, b in zip(nll, base.nll, strict=True)),
+            "general_nll": fmean(rises),
+            "general_rises": rises,
             "kl": kl,
         }
 
