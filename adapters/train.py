@@ -54,12 +54,12 @@ class Recipe:
     exposures: int = 28
     least_steps: int = 0
     batch: int = 8
-    replay_batch: int = 12
+    replay_batch: int = 20
     replay_exposures: int = 16
     anchor_batch: int = 5
     short_anchor_batch: int = 7
     learning_rate: float = 5e-3
-    kl_weight: float = 32.0
+    kl_weight: float = 24.0
     kl_start: float = 0.125
     warmup: float = 0.06
     clip: float = 1.0
