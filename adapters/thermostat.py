@@ -34,7 +34,7 @@ def kl_weight(budget: float, parent: Held | None = None, rejected: int = 0) -> f
     the scale, so what the full adapter would have drifted decides.
     """
     if parent is None:
-        weight = WEIGHT * BUDGET / budget
+        weight = WEIGHT * (BUDGET / budget)
     else:
         ratio = parent.rise / parent.scale**2 / (SET_POINT * budget)
         weight = parent.kl_weight * min(STEP, max(1 / STEP, ratio))
