@@ -61,7 +61,7 @@ class Training(_Model):
     anchor_batch: int = 5
     short_anchor_batch: int = 7
     learning_rate: float = 5e-3
-    kl_weight: float = 24.0
+    kl_weight: float = 20.0
     wordings: int = 24
     max_tokens: int = 512
 

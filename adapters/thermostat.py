@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The default model ends its first round at just under half of a budget of 0.05 with this weight.
-WEIGHT, BUDGET = 24.0, 0.05
+WEIGHT, BUDGET = 20.0, 0.05
 SET_POINT = 0.5  # the share of the budget, which is a bound, at which the mean is held
 PER_ROUND = 0.74  # the share of the budget that one round may use up
 STEP = 2.0  # at most so much stronger or weaker from one round to the next

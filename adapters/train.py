@@ -59,7 +59,7 @@ class Recipe:
     anchor_batch: int = 5
     short_anchor_batch: int = 7
     learning_rate: float = 5e-3
-    kl_weight: float = 24.0
+    kl_weight: float = 20.0
     kl_start: float = 0.125
     warmup: float = 0.06
     clip: float = 1.0

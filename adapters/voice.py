@@ -62,9 +62,6 @@ def voiced(
             ends = [n for n, token in enumerate(words, start=1) if n > 2 and _ends(text([token]))]
             if not ends or text(close).strip() in text(words):
                 continue
-            # A new line behind the opening is the base's form, unless it is the person's too.
-            if "\n" in text(words[:1]) and "\n" not in text(lesson.wordings[0].completion()):
-                continue
             words = words[: rng.choice(ends[:SENTENCES])]
         between = [1.0] * ENTRY + [WORDS_WEIGHT] * len(words)
         mask = (

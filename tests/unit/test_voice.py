@@ -67,18 +67,6 @@ def test_the_base_speaks_between_the_opening_and_the_close() -> None:
     assert len(contents) > 1, "the close is due after one sentence, or two"
 
 
-def test_a_new_line_is_no_contents_where_the_person_has_none() -> None:
-    broken = [*WORDS, "\n"]
-
-    def plain(tokens: Sequence[int]) -> str:
-        return " ".join(broken[t] for t in tokens)
-
-    made = lessons(FRAMED)
-    form = Form([lesson.wordings[0].completion() for lesson in made])
-    said = [broken.index("\n"), *ids(BASE)]
-    assert voiced(made, form, lambda rows: [said] * len(rows), plain, 7) == []
-
-
 def test_other_requests_are_answered_in_the_form_too() -> None:
     others = [[200, n] for n in range(40)]
     rows = rows_of(FRAMED, others=others)
