@@ -447,13 +447,12 @@ def test_damaged_adapters_never_reach_native_code_unchecked(
 def test_a_full_queue_is_told_so(tiny_llama: Path) -> None:
     engine = make_engine(tiny_llama, sequences=1, queue_limit=2)
     try:
-        running = engine.submit(ask(PROMPT, max_tokens=900))
-        next(iter(running))
-        waiting = []
+        running = iter(engine.submit(ask(PROMPT, max_tokens=900)))  # let go of, it is cancelled
+        next(running)
+        waiting = [engine.submit(ask(PROMPT)) for _ in range(2)]
         with pytest.raises(Busy):
-            for _ in range(40):  # far more than are answered meanwhile, at 900 tokens each
-                waiting.append(engine.submit(ask(PROMPT, max_tokens=900)))
-        assert len(waiting) >= 2
+            engine.submit(ask(PROMPT))
+        assert len(waiting) == 2
     finally:
         engine.stop()
 
