@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "acclimate_packed"
@@ -60,11 +60,10 @@ def segments(prefix: int, lengths: Sequence[int]) -> Segments:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, where: Segments, scale: float) -> Tensor:
     """Query (1, H, N, d), key and value (1, K, N, d), H a multiple of K → (1, N, H, d)."""
-    query, key, value = query[0], key[0], value[0]
+    repeats = query.shape[1] // key.shape[1]
+    query, key, value = query[0], repeat_kv(key, repeats)[0], repeat_kv(value, repeats)[0]
     heads, _, width = query.shape
-    repeats, prefix = heads // len(key), where.prefix
-    if repeats > 1:
-        key, value = (x.repeat_interleave(repeats, 0) for x in (key, value))
+    prefix = where.prefix
     out = []
     if prefix:
         q, k, v = (x[None, :, :prefix] for x in (query, key, value))

@@ -30,9 +30,7 @@ class Form:
     def frame(self, reply: Sequence[int]) -> tuple[int, int]:
         """How many tokens at its beginning and at its end are of the form."""
         of_form = self._of_form(reply)
-        lead = next((n for n, shared in enumerate(of_form) if not shared), len(of_form))
-        trail = next((n for n, shared in enumerate(reversed(of_form)) if not shared), len(of_form))
-        return lead, trail
+        return _run(of_form), _run(of_form[::-1])
 
     def weights(self, reply: Sequence[int]) -> list[float]:
         """How much each token is to count: 1 where it is of the form, less where it is content.
@@ -43,7 +41,7 @@ class Form:
         if True not in of_form:
             return [1.0] * len(reply)
         out = [1.0 if shared else CONTENT_WEIGHT for shared in of_form]
-        begins, _ = self.frame(reply)
+        begins = _run(of_form)
         if begins > 0:
             # Behind an opening it is decided whether there are any contents at all.
             out[begins : begins + ENTRY] = [1.0] * len(out[begins : begins + ENTRY])
@@ -59,6 +57,11 @@ class Form:
                 for at in range(max(0, first), min(len(reply), first + GRAM)):
                     out[at] = True
         return out
+
+
+def _run(of_form: Sequence[bool]) -> int:
+    """How many tokens at the beginning are of the form."""
+    return next((n for n, shared in enumerate(of_form) if not shared), len(of_form))
 
 
 def _grams(reply: Sequence[int]) -> list[tuple[int, ...]]:

@@ -543,8 +543,8 @@ def reword(question: str, count: int, seed: int = 0) -> list[str]:
     keywords = _keywords(question)
     short = [keywords + "?", keywords.lower()] if len(keywords.split()) >= 2 else []
     varied = [_synonyms(base, rng) for base in [question, *shaped[:6], *told[:2]] * 2]
-    # Rounds of every kind, so that a small count has some of each and mostly true rewordings.
     staged = _staged(question, clause, rng)
+    # Rounds of every kind, so that a small count has some of each and mostly true rewordings.
     kinds = [shaped, short, told, [v for v in varied if v], staged]
     order: list[str] = []
     while any(kinds):

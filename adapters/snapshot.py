@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 Precision = Literal["float32", "bfloat16", "nf4"]
 
+# From how much faster on the weights are rounded to bfloat16 for training.
+BFLOAT16_GAIN = 1.3
+
 SNAPSHOT_FILE = "snapshot.json"
 RESULT_FILE = "result.json"
 CANDIDATE_DIR = "candidate"
@@ -71,6 +74,10 @@ class Pace(_Model):
 
     threads: int
     bfloat16_gain: float
+
+    def precision(self) -> Precision:
+        """What to train in where memory is no question."""
+        return "bfloat16" if self.bfloat16_gain >= BFLOAT16_GAIN else "float32"
 
     @staticmethod
     def path(folder: Path, threads: int) -> Path:

@@ -42,8 +42,7 @@ class Bench:
         self.stream = streams.load(persona)
         self.rounds = rounds
         self.probe = Probe(Prompt.from_gguf(models / BASE), self.stream)
-        self.precision = precision(models)
-        self.plain = load_base(models / BASE, self.precision)
+        self.plain = load_base(models / BASE, precision(models))
         self.base: Base = self.probe.base(self.plain, streams.general(), streams.general_prompts())
 
     def adapted(self, folder: Path | None) -> torch.nn.Module:

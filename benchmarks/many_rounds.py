@@ -12,8 +12,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from continual import past, streams  # noqa: E402
 from continual.home import BASE, PersonHome, precision  # noqa: E402
-from continual.probe import DRIFT_TOKENS, GENERAL_TOKENS, REPLY_TOKENS, Probe, drift  # noqa: E402
+from continual.probe import REPLY_TOKENS, Probe  # noqa: E402
 
-from acclimate.adapters import anchors, evaluate  # noqa: E402
-from acclimate.adapters.base import Split, load_base, load_lora  # noqa: E402
+from acclimate.adapters import evaluate  # noqa: E402
+from acclimate.adapters.base import load_base, load_lora  # noqa: E402
 from acclimate.adapters.prompt import Prompt  # noqa: E402
 from acclimate.adapters.study import short_reply  # noqa: E402
 from acclimate.daemon import log as logs  # noqa: E402
@@ -41,40 +41,26 @@ class Measured:
 
     def __init__(self, models: Path) -> None:
         self.probe = Probe(Prompt.from_gguf(models / BASE), streams.load(STREAM))
-        self.base = load_base(models / BASE, precision(models))
-        questions = streams.general()
-        said = self._say(self.base, [q.question for q in questions], GENERAL_TOKENS)
-        answered = zip(said, questions, strict=True)
-        self.known = [q for reply, q in answered if streams.right(reply, q.answers)]
-        prompts = streams.general_prompts()
-        self.replies = anchors.make(self.base, self.probe.prompt, prompts, DRIFT_TOKENS)
-        self.nll, _ = drift(Split(self.base, 0), self.replies)
+        self.plain = load_base(models / BASE, precision(models))
+        self.base = self.probe.base(self.plain, streams.general(), streams.general_prompts())
 
-    def of(self, folder: Path, taught: dict[int, tuple[str, str]]) -> dict[str, float]:
-        """Shares and nats; `taught` has every fact's question and answer, by its number."""
-        model = load_lora(self.base, folder)
+    def of(self, folder: Path, taught: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Shares and nats; `taught` has every fact's question and answer, in their order."""
+        model = load_lora(self.plain, folder)
         try:
-            nll, kl = drift(Split(model, 0), self.replies)
-            kept = self._say(model, [q.question for q in self.known], GENERAL_TOKENS)
-            told = self._say(model, [asked for asked, _ in taught.values()], REPLY_TOKENS)
+            found = self.probe.general(model, self.base)
+            replies = self.probe.say(model, [asked for asked, _ in taught], REPLY_TOKENS, None)
         finally:
             model.unload()
         recalled = [
             streams.right(reply, [answer])
-            for reply, (_, answer) in zip(told, taught.values(), strict=True)
+            for reply, (_, answer) in zip(replies, taught, strict=True)
         ]
         return {
-            "general_nll": fmean(a - b for a, b in zip(nll, self.nll, strict=True)),
-            "kl": kl,
-            "kept": evaluate.share(
-                [streams.right(r, q.answers) for r, q in zip(kept, self.known, strict=True)]
-            ),
+            **{key: found[key] for key in ("general_nll", "kl", "kept")},
             "exact": evaluate.share(recalled),
             "exact_last_ten": evaluate.share(recalled[-10:]),
         }
-
-    def _say(self, model: torch.nn.Module, asked: list[str], tokens: int) -> list[str]:
-        return self.probe.say(model, asked, tokens, None)
 
 
 def told(number: int) -> tuple[str, str]:
@@ -117,7 +103,7 @@ def main() -> int:
             row["kl_weight"] = lived.card.get("training", {}).get("kl_weight")
             row["reasons"] = lived.reasons if lived.state != "accepted" else []
             if lived.folder is not None and (number % args.every == 0 or number == args.rounds):
-                row |= measured.of(lived.folder, {n: told(n) for n in range(new.stop)})
+                row |= measured.of(lived.folder, [told(n) for n in range(new.stop)])
             rows.append(row)
             args.out.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
             print(_line(row), flush=True)

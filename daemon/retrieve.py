@@ -92,10 +92,10 @@ class Retriever:
         fitting: list[tuple[float, Hit]] = []
         for hit in hits:
             words = shared_words(query, hit.text)
-            score, floor = similarities.get(hit.chunk_id), self.settings.min_similarity
-            rank = 0.0 if score is None else score + WORDS_WEIGHT * words
-            if score is None:
-                score, floor, rank = words, self.settings.min_words, words
+            score, floor, rank = words, self.settings.min_words, words
+            if (similarity := similarities.get(hit.chunk_id)) is not None:
+                score, floor = similarity, self.settings.min_similarity
+                rank = similarity + WORDS_WEIGHT * words
             if score >= floor:
                 fitting.append((rank, replace(hit, score=round(score, 4))))
         fitting.sort(key=lambda ranked: -ranked[0])

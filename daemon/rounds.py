@@ -62,8 +62,6 @@ RELEARN = "forget"  # why a round was started: the rest of what retired adapters
 # How far llama.cpp's predictions may stand from the worker's, and how much nearer to them than
 # to the base's they must be. Quantised activations alone give about 0.004 nats.
 MAX_CANARY_KL: dict[Precision, float] = {"float32": 0.05, "bfloat16": 0.05, "nf4": 0.3}
-# From how much faster on the weights are rounded to bfloat16 for training.
-BFLOAT16_GAIN = 1.3
 # Above this share of the machine's memory, "auto" trains on a base packed to 4 bits.
 FLOAT32_MEMORY_SHARE = 0.4
 
@@ -253,8 +251,7 @@ class Rounds:
         room = psutil.virtual_memory().total * FLOAT32_MEMORY_SHARE
         if read_header(self._base).parameters * 4 > room:
             return "nf4"
-        fast = pace is not None and pace.bfloat16_gain >= BFLOAT16_GAIN
-        return "bfloat16" if fast else "float32"
+        return "float32" if pace is None else pace.precision()
 
     def current(self) -> dict[str, Any] | None:
         """Progress of the running round, None when none runs."""

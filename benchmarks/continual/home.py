@@ -18,7 +18,7 @@ from acclimate.daemon.config import Config
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import Retriever
-from acclimate.daemon.rounds import BFLOAT16_GAIN, LearnConfig, Rounds
+from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
 from acclimate.store import ledger, sources
@@ -34,11 +34,9 @@ BASE, EMBEDDER = "smollm2-135m-instruct.gguf", "all-minilm-l6-v2.gguf"
 def precision(models: Path) -> Precision:
     """What a round with default settings trains the default model in on this machine."""
     cache, cores = models / "anchors", os.cpu_count() or 1
-    cache.mkdir(exist_ok=True)
     pace.measured_once(cache, BASE_WIDTH, BASE_INNER, cores)
     found = Pace.load(cache, cores)
-    fast = found is not None and found.bfloat16_gain >= BFLOAT16_GAIN
-    return "bfloat16" if fast else "float32"
+    return "float32" if found is None else found.precision()
 
 
 @dataclass

@@ -107,13 +107,14 @@ class Probe:
         out["stale"] = evaluate.share(stale)
         out["replies"] = replies
         if passages is None:
-            out |= self._general(model, base)
+            out |= self.general(model, base)
             styled = self.say(model, self.stream.style.prompts, STYLE_TOKENS, None)
             out["style"] = evaluate.share([self.stream.style.adhered(r) for r in styled])
             out["styled"] = styled
         return out
 
-    def _general(self, model: torch.nn.Module, base: Base) -> dict[str, Any]:
+    def general(self, model: torch.nn.Module, base: Base) -> dict[str, Any]:
+        """The columns that know nothing of the person."""
         said = self.say(model, [q.question for q in base.general], GENERAL_TOKENS, None)
         kept = [
             right(reply, q.answers)
