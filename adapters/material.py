@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from acclimate.adapters import study
 from acclimate.adapters.form import Form
+from acclimate.adapters.grammar import stem
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.request import rephrased, shortened
-from acclimate.adapters.reword import reword
+from acclimate.adapters.reword import STOP, reword
 from acclimate.adapters.snapshot import Snapshot, Taught
 from acclimate.adapters.train import Lesson
 from acclimate.store.chats import Exchange
@@ -30,8 +33,11 @@ EXACT_SHOWN = 3
 REQUEST_WORDINGS = 8
 SHORTENED_SHOWN = 2  # how often each shorter version of a reply stands among the wordings
 # Of a fact's wordings, how many show passages, and how many of other facts each shows.
-WITH_PASSAGES = 4
+WITH_PASSAGES = 6
 OTHER_PASSAGES = 2
+# The others are drawn from so many facts, those that share most words with the question: retrieval
+# shows such.
+NEAR_FACTS = 8
 
 
 @dataclass
@@ -182,11 +188,11 @@ def _studied(
     others = study.variants(question, count, snapshot.seed, without=unseen)
     rng = random.Random(f"{snapshot.seed}:{question}")
     own = passages_of(example)
-    distractors = [fact for fact in facts if fact not in own]
+    others_near = _nearest(question, [fact for fact in facts if fact not in own])
     again = [question, *forms[1:]]
     for n, form in enumerate(rng.sample(again, min(len(again), WITH_PASSAGES))):
-        others_shown = rng.randint(0, min(len(distractors), OTHER_PASSAGES))
-        shown = [own[n % len(own)], *rng.sample(distractors, others_shown)]
+        others_shown = rng.randint(0, min(len(others_near), OTHER_PASSAGES))
+        shown = [own[n % len(own)], *rng.sample(others_near, others_shown)]
         rng.shuffle(shown)
         with_notes = with_passages([{"role": "user", "content": form}], shown)
         others.append(with_notes[0]["content"])
@@ -195,6 +201,18 @@ def _studied(
         with contextlib.suppress(ModelError):  # one wording that is too long costs no more
             trained.append(asked_as(form))
     return trained, [asked_as(unseen)]
+
+
+def _nearest(question: str, facts: Sequence[str]) -> list[str]:
+    """The facts that share most words with the question."""
+    asked = _stems(question)
+    return sorted(facts, key=lambda fact: (-len(asked & _stems(fact)), fact))[:NEAR_FACTS]
+
+
+@cache
+def _stems(text: str) -> frozenset[str]:
+    words = (word.lower() for word in re.findall(r"[\w'’-]+", text))
+    return frozenset(stem(word) for word in words if word not in STOP)
 
 
 def passages_of(example: Taught) -> list[str]:

@@ -52,7 +52,8 @@ _TOPICS = (
     "Let me ask about {1}. {0}",
 )
 # Of each kind in turn: by shape, keywords, as a clause, with a synonym, in a scene.
-PER_TURN = (4, 1, 1, 3, 2)
+PER_TURN = (3, 1, 1, 5, 2)
+MOST_REPLACED = 3  # words of one question
 _MINE = re.compile(r"\b(?:my|our)\b(?! own\b)", re.I)
 _MY_THING = re.compile(r"\b(?:my|our) (?:(?:new|old|spare|first|best|big|little) )?[\w-]+\b", re.I)
 STOP = frozenset(
@@ -67,12 +68,12 @@ def thesaurus() -> dict[str, tuple[str, ...]]:
     """Word or phrase → words that may stand in its place in a question, from `data/thesaurus.txt`.
 
     Each line of the file is one set of interchangeable words, or, behind ">", what may stand for
-    the word in front, but not the other way round.
+    those in front, but not the other way round.
     """
     table = dict(interchangeable())
     for line in _thesaurus_lines():
-        head, is_one_way, behind = line.partition(" > ")
-        if is_one_way:
+        heads, is_one_way, behind = line.partition(" > ")
+        for head in heads.split("|") if is_one_way else ():
             others = (*table.get(head, ()), *behind.split("|"))
             table[head] = tuple(dict.fromkeys(o for o in others if o != head))
     return table
@@ -266,6 +267,8 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "What day {be} {thing} on?",
             "At what time {be} {thing}?",
             "Which day {be} it that we have {thing}?",
+            "Tell me the date of {thing}.",
+            "For which day {be} {thing} planned?",
         ),
     ),
     (
@@ -292,6 +295,8 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "Whereabouts {do} {who} {rest}?",
             "Which place is it where {who} {form}?",
             "Where is it that {who} {form}?",
+            "Name the place where {who} {form}.",
+            "{who} {form} where?",
         ),
     ),
     (
@@ -302,6 +307,8 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "Where can I find {thing}?",
             "At what place {be} {thing}?",
             "Whereabouts {be} {thing}?",
+            "In what should I look for {thing}?",
+            "I am looking for {thing}. Where {be} it?",
         ),
     ),
     (
@@ -419,6 +426,8 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "Which person {rest}?",
             "What is the name of the person who {rest}?",
             "Who is it that {rest}?",
+            "Name the person who {rest}.",
+            "Tell me the name of the one who {rest}.",
             "Whose name is it: who {rest}?",
         ),
     ),
@@ -453,6 +462,19 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
 )
+
+
+_TAIL = re.compile(
+    rf"({_WH}\b.{{8,}}?) "
+    r"((?:in|on|at|for|before|after|when|while|during|from|with|under|behind|near|by) [^,?]+)\?",
+    re.I,
+)
+
+
+def _fronted(question: str) -> list[str]:
+    """The end of a question in front of it: "In the van, what do I listen to?"."""
+    match = _TAIL.fullmatch(expand(question).strip())
+    return [f"{capitalised(match[2])}, {_lower(match[1])}?"] if match else []
 
 
 def _pattern_forms(question: str) -> list[str]:
@@ -490,20 +512,36 @@ def _keywords(question: str) -> str:
 
 
 @cache
-def _known_words() -> re.Pattern[str]:
-    """Where a word of the thesaurus begins, the longest that does."""
-    longest = sorted(thesaurus(), key=lambda word: (-len(word), word))
-    return re.compile(rf"(?<![\w'’])(?=({'|'.join(map(re.escape, longest))})(?![\w'’]))")
+def _longest_phrase() -> int:
+    """How many words the longest phrase of the thesaurus has."""
+    return max(len(phrase.split(" ")) for phrase in thesaurus())
 
 
-def _synonyms(question: str, rng: random.Random) -> str | None:
-    table = thesaurus()
-    spans = [(m.start(1), m.end(1), table[m[1]]) for m in _known_words().finditer(question.lower())]
+def _replaceable(question: str) -> list[tuple[int, int]]:
+    """Where a phrase of the thesaurus stands: the longest that begins at each word."""
+    table, text = thesaurus(), question.lower()
+    if len(text) != len(question):  # "İ" has two letters in lower case
+        return []
+    words = [match.span() for match in re.finditer(r"[\w'’-]+", text)]
+    found = []
+    for i, (start, _) in enumerate(words):
+        ends = [end for _, end in words[i : i + _longest_phrase()] if text[start:end] in table]
+        if ends:
+            found.append((start, ends[-1]))
+    return found
+
+
+def _synonyms(question: str, rng: random.Random, most: int) -> str | None:
+    """The question with up to `most` of its words replaced; None where the thesaurus has none."""
+    spans = _replaceable(question)
     if not spans:
         return None
-    start, end, others = rng.choice(spans)
-    replaced = question[:start] + rng.choice(others) + question[end:]
-    return capitalised(replaced)
+    text, rest = question, len(question)
+    for start, end in sorted(rng.sample(spans, min(most, len(spans))), reverse=True):
+        if end <= rest:  # the phrases may overlap
+            others = thesaurus()[question[start:end].lower()]
+            text, rest = text[:start] + rng.choice(others) + text[end:], start
+    return capitalised(text)
 
 
 def _impersonal(question: str) -> str:
@@ -537,12 +575,14 @@ def reword(question: str, count: int, seed: int = 0) -> list[str]:
         return []
     rng = random.Random(f"{seed}:{question}")
     asked, question = question, timeless(_straight(question))
-    shaped = [question, *_pattern_forms(question)]
+    shaped = [question, *_fronted(question), *_pattern_forms(question)]
     clause = embedded(question)
     told = [] if clause is None else [w.format(clause) for w in rng.sample(_WRAPPERS, 4)]
     keywords = _keywords(question)
     short = [keywords + "?", keywords.lower()] if len(keywords.split()) >= 2 else []
-    varied = [_synonyms(base, rng) for base in [question, *shaped[:6], *told[:2]] * 2]
+    bases = [question, *shaped, *told] * 2
+    varied = [_synonyms(base, rng, rng.randint(1, MOST_REPLACED)) for base in bases]
+    rng.shuffle(varied)
     staged = _staged(question, clause, rng)
     # Rounds of every kind, so that a small count has some of each and mostly true rewordings.
     kinds = [shaped, short, told, [v for v in varied if v], staged]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from acclimate.store.db import Db, ids
 from acclimate.store.errors import EngineError
 from acclimate.store.index import Hit, Index
+from acclimate.store.topics import outdated
 
 MAX_QUERY_CHARS = 2000
 # Chunks that are looked at for each passage that is shown, and what all of a query's telling words
@@ -79,7 +80,8 @@ class Retriever:
         """The chunks worth showing the model, best first; their score is how well they fit.
 
         That is the cosine similarity to the query, or the share of its words while a chunk has
-        no vector yet. What is below the floor is left out, and what is over `max_chars`.
+        no vector yet. What is below the floor is left out, what is over `max_chars`, and an
+        exchange that a later one contradicts.
         """
         query = query.strip()[:MAX_QUERY_CHARS]
         if not query:
@@ -98,6 +100,8 @@ class Retriever:
                 rank = similarity + WORDS_WEIGHT * words
             if score >= floor:
                 fitting.append((rank, replace(hit, score=round(score, 4))))
+        stale = outdated(self._db, [hit.chunk_id for _, hit in fitting])
+        fitting = [ranked for ranked in fitting if ranked[1].chunk_id not in stale]
         fitting.sort(key=lambda ranked: -ranked[0])
         best = fitting[: self.settings.passages]
         near = [hit for rank, hit in best if rank >= self.settings.min_relative * best[0][0]]

@@ -5,7 +5,7 @@ Knows rows; a topic and what was told about it are its caller's strings.
 
 from collections.abc import Iterable
 
-from acclimate.store.db import Db
+from acclimate.store.db import Db, ids
 from acclimate.store.route import TEACHABLE
 
 SUPERSEDED = "superseded by "
@@ -50,6 +50,24 @@ def stands(db: Db, topic: str, told: str, chunk_id: int) -> bool:
         (topic, chunk_id, told, told),
     )
     return found.fetchone() is not None
+
+
+def outdated(db: Db, chunk_ids: Iterable[int]) -> set[int]:
+    """Which of these passages are an exchange whose answer a later one contradicts.
+
+    A note's own words are none: only what was asked and answered, in a chat or by study.
+    """
+    rows = db.read().execute(
+        "SELECT c.id FROM chunks c JOIN examples e"  # noqa: S608
+        " ON e.document_id = c.document_id AND e.line = c.start_line"
+        " WHERE c.id IN (SELECT value FROM json_each(?)) AND e.kind = 'exchange'"
+        " AND e.content != '{}'"
+        " AND instr(c.text, json_extract(e.content, '$.messages[#-2].content'))"
+        " AND instr(c.text, json_extract(e.content, '$.messages[#-1].content'))"
+        f" AND EXISTS (SELECT 1 FROM examples n WHERE {CONTRADICTS})",
+        (ids(chunk_ids),),
+    )
+    return {row[0] for row in rows.fetchall()}
 
 
 def supersede(db: Db) -> int:

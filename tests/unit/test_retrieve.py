@@ -15,6 +15,7 @@ from acclimate.daemon.retrieve import (
     shared_words,
     within,
 )
+from acclimate.daemon.study import find_topics
 from acclimate.store.db import Db
 from acclimate.store.errors import EngineError
 from acclimate.store.index import Hit, Index
@@ -139,3 +140,23 @@ def test_one_text_that_cannot_be_embedded_does_not_hold_up_the_others(
     assert retriever.embed_pending() == 3
     assert index.pending(9) == []
     assert [h.text for h in retriever.passages("clarinet")] == [CLARINET]
+
+
+def test_what_was_said_before_an_answer_changed_is_not_shown(db: Db, tmp_path: Path) -> None:
+    turn = (
+        '{{"messages": [{{"role": "user", "content": "Who mends my clarinet?"}},'
+        ' {{"role": "assistant", "content": "{} does."}}]}}\n'
+    )
+    for n, who in enumerate(("Ruth", "Boris")):
+        add_bytes(db, f"{n}.jsonl", turn.format(who).encode())
+    index = Index(db, tmp_path / "index.faiss")
+    retriever = Retriever(db, index, Topics())
+    while retriever.embed_pending():
+        pass
+    before = [found.text for found in retriever.passages("Who mends my clarinet?")]
+    find_topics(db)
+    after = [found.text for found in retriever.passages("Who mends my clarinet?")]
+    assert any("Ruth does" in text for text in before)
+    assert any("Boris does" in text for text in after)
+    assert not any("Ruth does" in text for text in after)
+    assert any("Ruth does" in found.text for found in retriever.search("Ruth clarinet", 5))
