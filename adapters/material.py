@@ -89,9 +89,10 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             except ModelError as error:
                 material.skipped[example.id] = error.message
                 continue
-            material.lessons.append(
-                Lesson(example.id, wordings, every, rehearsed=part is snapshot.replay)
-            )
+            rehearsed = part is snapshot.replay
+            if rehearsed:  # what would not be seen need not be computed
+                wordings = wordings[: snapshot.training.replay_exposures]
+            material.lessons.append(Lesson(example.id, wordings, every, rehearsed))
             if not fact:
                 plain.append(material.lessons[-1])
             if part is snapshot.new:
@@ -197,6 +198,7 @@ def _studied(
         with_notes = with_passages([{"role": "user", "content": form}], shown)
         others.append(with_notes[0]["content"])
     trained = [asked_as(question)] * EXACT_SHOWN
+    rng.shuffle(others)
     for form in others:
         with contextlib.suppress(ModelError):  # one wording that is too long costs no more
             trained.append(asked_as(form))
