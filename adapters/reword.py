@@ -16,7 +16,9 @@ from acclimate.adapters.grammar import capitalised, is_personal, past, third
 _AUX = "am|is|are|was|were|can['’]t|can|could|will|would|should|must|may|might|have|has|had"
 _PRONOUN = r"(?:I|we|you|he|she|they|it)"
 _SUBJECT = (
-    r"(?:(?:my|our|the|your|his|her|their)\s+[\w'’-]+(?:\s+and\s+I)?"
+    # "my sister", "my sister Bo", "my sister's dog", "my husband and I"
+    r"(?:(?:my|our|the|your|his|her|their)\s+[\w'’-]+(?:\s+(?-i:[A-Z](?!\b))[\w'’-]*)*"
+    r"(?:(?<=['’]s)\s+[\w-]+)?(?:\s+and\s+I)?"
     rf"|{_PRONOUN}|(?!my\b|our\b|the\b)[A-Z][\w'’-]+(?:\s+and\s+I)?)"
 )
 _WH = r"(?:what|who|whom|when|where|why|how|which)"
@@ -141,6 +143,9 @@ def timeless(question: str) -> str:
 def embedded(question: str) -> str | None:
     """The question as a clause: "Where do I live?" → "where I live"; None where it is unclear."""
     text = expand(question).strip().rstrip("?.! ")
+    match = re.match(r"^(what|how) (is|was|are) (.+) called$", text, re.I)
+    if match:
+        return f"{_lower(match[1])} {match[3]} {match[2]} called"
     match = re.match(rf"^({_WH}\b.*?)\s+(do|does|did)\s+({_SUBJECT})\s+([a-z].*)$", text, re.I)
     if match:
         lead, aux, subject, rest = match.groups()
@@ -185,6 +190,15 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(?:what|how) (?:is|was|are) (?P<owner>.+?) called", _NAMES),
     (r"(?:what|how) do (?:I|we) call (?P<owner>.+)", _NAMES),
     (r"what did (?:I|we) (?:call|name) (?P<owner>.+)", _NAMES),
+    (  # somebody who is described
+        r"(?:what|how) (?:is|was) (?:the|my|our) (?P<thing>[\w -]+?) who (?P<rest>.+) called",
+        (
+            "Who {rest}?",
+            "Which {thing} {rest}?",
+            "Name the {thing} who {rest}.",
+            "What is the name of the {thing} who {rest}?",
+        ),
+    ),
     (r"what (?:is|was) my (?P<thing>[\w -]+?) called", ("What's the name of the {thing} I own?",)),
     (  # a person with a role
         r"who (?P<be>is|was) (?P<whose>my|our) (?P<role>.+)",
@@ -474,7 +488,18 @@ _TAIL = re.compile(
 def _fronted(question: str) -> list[str]:
     """The end of a question in front of it: "In the van, what do I listen to?"."""
     match = _TAIL.fullmatch(expand(question).strip())
+    if match and match[2].endswith(" called"):
+        return []
     return [f"{capitalised(match[2])}, {_lower(match[1])}?"] if match else []
+
+
+_APPOSED = re.compile(r"\b((?:my|our) [a-z][\w-]*) ([A-Z][\w-]+)((?:['’]s)?)")
+
+
+def _shorter(question: str) -> list[str]:
+    """Of "my husband Tom" either alone."""
+    forms = [_APPOSED.sub(kept, question) for kept in (r"\1\3", r"\2\3")]
+    return [form for form in forms if form != question]
 
 
 def _pattern_forms(question: str) -> list[str]:
@@ -575,7 +600,7 @@ def reword(question: str, count: int, seed: int = 0) -> list[str]:
         return []
     rng = random.Random(f"{seed}:{question}")
     asked, question = question, timeless(_straight(question))
-    shaped = [question, *_fronted(question), *_pattern_forms(question)]
+    shaped = [question, *_shorter(question), *_fronted(question), *_pattern_forms(question)]
     clause = embedded(question)
     told = [] if clause is None else [w.format(clause) for w in rng.sample(_WRAPPERS, 4)]
     keywords = _keywords(question)

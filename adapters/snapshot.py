@@ -95,7 +95,11 @@ class Pace(_Model):
 
 
 class Snapshot(_Model):
-    """Everything that a round depends on. Paths are absolute, or relative to the round's folder."""
+    """Everything that a round depends on. Paths are absolute, or relative to the round's folder.
+
+    `by_pace`: nothing is known of this machine yet; the worker measures it, and trains in what it
+    finds instead of `precision`.
+    """
 
     round: int
     seed: int
@@ -103,6 +107,7 @@ class Snapshot(_Model):
     base: Path
     base_sha256: str
     precision: Precision = "float32"
+    by_pace: bool = False
     anchor_cache: Path
     checkpoint: Path | None = None
     parent: Path | None = None
@@ -115,7 +120,7 @@ class Snapshot(_Model):
 
     def key(self) -> str:
         """Names all that the trained adapter depends on: equal for the same round begun again."""
-        places = {"round", "base", "anchor_cache", "checkpoint", "parent"}
+        places = {"round", "base", "anchor_cache", "checkpoint", "parent", "by_pace"}
         return hashlib.sha256(self.model_dump_json(exclude=places).encode()).hexdigest()
 
 

@@ -185,13 +185,15 @@ class Rounds:
             folder.mkdir(parents=True)
             cache, cores = self._home.models / "anchors", os.cpu_count() or 1
             pace = Pace.load(cache, cores)
+            precision = self._precision(pace)
             snapshot = Snapshot(
                 round=round_id,
                 seed=seed,
                 threads=self._config.threads or (pace.threads if pace else cores),
                 base=self._base,
                 base_sha256=self._base_sha256,
-                precision=self._precision(pace),
+                precision=precision or "float32",
+                by_pace=precision is None,
                 anchor_cache=cache,
                 checkpoint=self._home.checkpoint,
                 parent=None if parent is None else self._home.adapter_dir(parent),
@@ -245,13 +247,14 @@ class Rounds:
         rehearsed = [*map(taught_of, found.replay)]
         return key, rejected, seed, choose([*map(taught_of, new)], rehearsed, waited, seed)
 
-    def _precision(self, pace: Pace | None) -> Precision:
+    def _precision(self, pace: Pace | None) -> Precision | None:
+        """What to train in; None where the worker has to find out."""
         if self._config.base_precision != "auto":
             return self._config.base_precision
         room = psutil.virtual_memory().total * FLOAT32_MEMORY_SHARE
         if read_header(self._base).parameters * 4 > room:
             return "nf4"
-        return "float32" if pace is None else pace.precision()
+        return None if pace is None else pace.precision()
 
     def current(self) -> dict[str, Any] | None:
         """Progress of the running round, None when none runs."""
