@@ -151,7 +151,7 @@ def embedded(question: str) -> str | None:
         lead, aux, subject, rest = match.groups()
         return f"{_lower(lead)} {subject} {_stated(aux, rest)}"
     match = re.match(rf"^({_WH}\b.*?)\s+({_AUX})\s+({_SUBJECT})\b(.*)$", text, re.I)
-    if match and not re.search(rf"\b{_PRONOUN}$", match[1], re.I):
+    if match and not re.search(rf"\b{_PRONOUN}$", match[1], re.I) and not _has_it(match):
         lead, aux, subject, rest = match.groups()
         named = not re.fullmatch(_PRONOUN, subject, re.I)
         if re.fullmatch(_WH, lead, re.I) and named and aux.lower() in ("is", "are", "was", "were"):
@@ -163,6 +163,15 @@ def embedded(question: str) -> str | None:
     if re.match(rf"^{_WH}\b", text, re.I):  # "Who cuts my hair" is its own clause
         return _lower(text)
     return None
+
+
+def _has_it(match: re.Match[str]) -> bool:
+    """Whether somebody has what follows: "Which church has the organ I dread?"."""
+    has = (
+        match[2].lower() in ("has", "have", "had")
+        and re.match(r"(?:the|my|our)\b", match[3], re.I) is not None
+    )
+    return has and not re.match(r"\s+(?:been|got|had|made|left|\w+e[dn])\b", match[4])
 
 
 def _lower(text: str) -> str:
@@ -322,7 +331,7 @@ _SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "At what place {be} {thing}?",
             "Whereabouts {be} {thing}?",
             "In what should I look for {thing}?",
-            "I am looking for {thing}. Where {be} it?",
+            "I am looking for {thing}. Where can I find that?",
         ),
     ),
     (
@@ -569,6 +578,9 @@ def _synonyms(question: str, rng: random.Random, most: int) -> str | None:
     return capitalised(text)
 
 
+_TWICE = re.compile(r"\b(\w+) \1\b", re.I)  # a word that a phrase brought along
+
+
 def _impersonal(question: str) -> str:
     """With "the" in place of "my", as people go on about what is theirs."""
     return _MINE.sub(lambda m: "The" if m[0][0].isupper() else "the", question)
@@ -619,7 +631,7 @@ def reword(question: str, count: int, seed: int = 0) -> list[str]:
     seen = {_norm(asked)}
     unique: list[str] = []
     for form in order:
-        if _norm(form) not in seen:
+        if _norm(form) not in seen and _TWICE.search(form) is None:
             seen.add(_norm(form))
             unique.append(form)
     chosen = unique[:count]
