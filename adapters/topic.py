@@ -19,6 +19,8 @@ _TIME = frozenset(
 )
 _FUNCTION = STOP | frozenset("its us ours whose from and or as so please tell remind".split())
 _NAMING = frozenset("call called name named names".split())
+# What is done with a thing in most questions about it; what it is about beside two other words.
+_LIGHT = frozenset("all come get go have number take up use".split())
 _KINDS = (
     ("when", re.compile(r"\b(?:when|what (?:time|day|date|year)|which (?:day|date|year))\b")),
     ("where", re.compile(r"\b(?:where|whereabouts|(?:what|which) (?:place|town|city))\b")),
@@ -27,12 +29,13 @@ _KINDS = (
 )
 
 
-def topic(question: str) -> str:
+def topic(question: str, *, personal: bool = False) -> str:
     """ "Who's my apprentice these days?" → "|apprentic", as "What's my apprentice called?".
 
-    Empty where the question is not a short one about the person, or has no word to go by.
+    Empty where the question is not a short one about the person, or has no word to go by. Of a
+    person's note every question is: `personal`.
     """
-    if not asks_personally(question):
+    if not (personal or asks_personally(question)):
         return ""
     text = expand(question).lower().replace("’", "'")
     kind = next((name for name, pattern in _KINDS if pattern.search(text)), "")
@@ -40,6 +43,8 @@ def topic(question: str) -> str:
     kept = {w for w in words if w not in _FUNCTION | _TIME | _NAMING}
     if kind:
         kept -= {"time", "day", "date", "year", "place", "town", "city", "many", "much"}
+    if len(kept - _LIGHT) > 1:
+        kept -= _LIGHT
     return f"{kind}|{' '.join(sorted({_canonical(w) for w in kept}))}" if kept else ""
 
 

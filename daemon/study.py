@@ -49,7 +49,10 @@ def find_topics(db: Db) -> None:
     while rows := without_topic(db, BATCH):
         set_topics(
             db,
-            [(n, topic(question), told(question, reply)) for n, question, reply in rows],
+            [
+                (n, topic(question, personal=of_note), told(question, reply))
+                for n, question, reply, of_note in rows
+            ],
         )
 
 

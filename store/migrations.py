@@ -296,6 +296,12 @@ UPDATE examples SET topic = '' WHERE topic IS NULL AND kind = 'preference';
 """
 
 
+# Topics are named by other rules now: those of one thing have to be named alike.
+_TOPICS = """
+UPDATE examples SET topic = NULL, told = '' WHERE topic != '';
+"""
+
+
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
 
@@ -340,6 +346,10 @@ def m011_long_history(db: Any) -> None:
     _run(db, _LONG_HISTORY)
 
 
+def m012_topics(db: Any) -> None:
+    _run(db, _TOPICS)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -352,6 +362,7 @@ STEPS = (
     m009_probation,
     m010_inquiries,
     m011_long_history,
+    m012_topics,
 )
 
 

@@ -17,16 +17,16 @@ CONTRADICTS = (
 )
 
 
-def without_topic(db: Db, limit: int) -> list[tuple[int, str, str]]:
-    """Exchanges whose topic was not looked at yet: number, question, reply."""
+def without_topic(db: Db, limit: int) -> list[tuple[int, str, str, bool]]:
+    """Exchanges whose topic was not looked at yet: number, question, reply, whether of a note."""
     rows = db.read().execute(
         "SELECT id, json_extract(content, '$.messages[#-2].content'),"
-        " json_extract(content, '$.messages[#-1].content') FROM examples"
+        " json_extract(content, '$.messages[#-1].content'), origin = 'note' FROM examples"
         " INDEXED BY examples_without_topic"
         " WHERE topic IS NULL AND kind = 'exchange' AND content != '{}' ORDER BY id LIMIT ?",
         (limit,),
     )
-    return [(row[0], row[1], row[2]) for row in rows.fetchall()]
+    return [(row[0], row[1], row[2], bool(row[3])) for row in rows.fetchall()]
 
 
 def set_topics(db: Db, topics: Iterable[tuple[int, str, str]]) -> None:
