@@ -200,6 +200,9 @@ def _owned(b: Builder, phrase: Phrase, part: Part | None) -> str | None:
     return said if said and re.match(r"(?:my|our|the)\b|.*'s ", said) else None
 
 
+_GIVING = frozenset("give leave teach make build knit sew buy lend sell".split())
+
+
 def _subject_of(b: Builder) -> Iterator[Candidate]:
     """Who or what does it."""
     clause, subject = b.clause, b.clause.subject
@@ -228,6 +231,8 @@ def _subject_of(b: Builder) -> Iterator[Candidate]:
     weight = 0.04 if person and named else 0.0 if person or named else -0.25
     if subject.words[0].low in ("my", "our") and clause.tense == "present":
         weight -= 0.15
+    if clause.base in _GIVING and any(w.low == "me" for p in clause.parts for w in p.words):
+        weight += 0.3
     wh = "who" if person else "what"
     if (
         clause.front
@@ -257,6 +262,10 @@ def _existing(b: Builder) -> Iterator[Candidate]:
             )
     bare = b.scene.said([w for w in words if w.tag != "D" and w.tag != "#"])
     for part in clause.parts:
+        if part.kind == "place" and not number and {"my", "our"} & {w.low for w in part.words}:
+            where = b.scene.said(part.words)
+            if where:
+                yield from b.make(finished([f"what {be} there", where]), words, 0.15)
         if part.kind == "place" and bare:
             question = finished(["where", be, "the", bare])
             whole = part.phrase.words if part.prep in ("in", "on", "at") else part.words

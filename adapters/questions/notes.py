@@ -50,6 +50,7 @@ class Line:
     item: bool = False  # stands in a list
     column: str = ""  # the header above a table's cell
     letter: str = ""  # to whom, where the note is a letter
+    leads: bool = False  # ends in a colon and says what the lines below it are about
 
 
 def lines(text: str) -> Iterator[Line]:
@@ -120,6 +121,7 @@ def lines(text: str) -> Iterator[Line]:
                 headings.append((level, _bare(label["key"] if label else body[:80])))
         elif re.fullmatch(r"[^:.?!]{2,60}:\s*", line) and not paragraph:
             headings = [h for h in headings if h[0] < 9]
+            yield Line(line.rstrip(), here, above(), leads=True, letter=letter)
             headings.append((9, _bare(line)))
         elif here == 0 and not headings and _titled(text, line):
             headings.append((0, _bare(line)))

@@ -105,7 +105,7 @@ def _asked(
                     out += keyed(replace(line, text=before.rstrip(",; ")), scene)
             if not whole or line.column:
                 out = [*keyed(line, scene)]
-        elif not any(c.parts for c in each.clauses) and each.words:
+        elif not any(c.parts for c in each.clauses) and each.words and not line.leads:
             out += verbless(each.words, line, scene)
         yield line, [replace(c, weight=c.weight * _tasks(line)) for c in out]
 

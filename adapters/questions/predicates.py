@@ -361,6 +361,8 @@ def _parts(
             continue
         if token.low in ("that", "who", "which", "whose", "whom") and parts:
             break
+        if token.low == "that" and belongs(base, "feeling", "speech") and _says(words, at + 1):
+            break
         if token.low in DEPENDENT and not time_end(words, at) > at:
             if token.tag != "P" or token.low == "than":
                 break
@@ -419,6 +421,12 @@ def _parts(
             parts.append(part)
         at = max(end, at + 1)
     return parts, at
+
+
+def _says(words: Sequence[Token], at: int) -> bool:
+    """Whether a statement stands there: "I know that my sister lives in Oban"."""
+    found = phrase(words, at, subject=True) if at < len(words) else None
+    return found is not None and finite(words, found.end, found)
 
 
 def _infinitive_end(words: Sequence[Token], at: int) -> int:
