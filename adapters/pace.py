@@ -13,7 +13,8 @@ import psutil
 import torch
 from torch.nn import functional
 
-from acclimate.adapters.snapshot import Pace
+from acclimate.adapters.gguf_check import read_header
+from acclimate.adapters.snapshot import Pace, Snapshot
 from acclimate.store.files import atomic_write
 
 TOKENS = 768  # in a step's packed row, about
@@ -50,6 +51,24 @@ def measured_once(folder: Path, width: int, inner: int, threads: int) -> None:
     found = measure(width, inner, threads)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(Pace.path(folder, threads), found.model_dump_json().encode())
+
+
+def settled(snapshot: Snapshot, threads: int) -> Snapshot:
+    """The round with what to train in, where that was left open; measures this machine once.
+
+    Raises ModelError when the base's file is damaged.
+    """
+    header = read_header(snapshot.base)
+    names = (
+        f"{header.architecture}.{name}" for name in ("embedding_length", "feed_forward_length")
+    )
+    width, inner = map(header.metadata.get, names)
+    if isinstance(width, int) and isinstance(inner, int):
+        measured_once(snapshot.anchor_cache, width, inner, threads)
+    found = Pace.load(snapshot.anchor_cache, threads)
+    if not snapshot.by_pace or found is None:
+        return snapshot
+    return snapshot.model_copy(update={"precision": found.precision()})
 
 
 def _seconds(width: int, inner: int, threads: int, dtype: torch.dtype) -> float:

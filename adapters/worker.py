@@ -29,7 +29,6 @@ from acclimate.adapters import evaluate, export, pace, voice
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.exposure import made_up
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
-from acclimate.adapters.gguf_check import read_header
 from acclimate.adapters.layers import Choice, choose
 from acclimate.adapters.material import Material, beside, prepare
 from acclimate.adapters.prompt import Prompt
@@ -38,7 +37,6 @@ from acclimate.adapters.snapshot import (
     RESULT_FILE,
     SNAPSHOT_FILE,
     Canary,
-    Pace,
     Result,
     Snapshot,
 )
@@ -96,9 +94,9 @@ class Worker:
         self.phase("load")
         if sha256_file(snapshot.base) != snapshot.base_sha256:
             raise ModelError(f"{snapshot.base.name} is not the model it was", "acclimate doctor")
-        self._know_pace()
+        self.snapshot = snapshot = pace.settled(snapshot, os.cpu_count() or 1)
         self.prompt = Prompt.from_gguf(snapshot.base)
-        base = load_base(snapshot.base, self.snapshot.precision)
+        base = load_base(snapshot.base, snapshot.precision)
         self.phase("anchors")
         long = self._anchors(base, "anchor_prompts", anchoring.REPLY_TOKENS)
         short = self._anchors(base, "short_prompts", anchoring.SHORT_REPLY_TOKENS)
@@ -154,18 +152,6 @@ class Worker:
             surprise=self._surprise(material, measures),
             files=self._export(base.config),
         )
-
-    def _know_pace(self) -> None:
-        """Measures this machine once, and settles what to train in where that was left open."""
-        header, cores = read_header(self.snapshot.base), os.cpu_count() or 1
-        kind, cache = header.architecture, self.snapshot.anchor_cache
-        names = (f"{kind}.embedding_length", f"{kind}.feed_forward_length")
-        width, inner = (header.metadata.get(name) for name in names)
-        if isinstance(width, int) and isinstance(inner, int):
-            pace.measured_once(cache, width, inner, cores)
-        found = Pace.load(cache, cores)
-        if self.snapshot.by_pace and found is not None:
-            self.snapshot = self.snapshot.model_copy(update={"precision": found.precision()})
 
     def _anchors(self, base: torch.nn.Module, name: str, tokens: int) -> list[Anchor]:
         def progress(done: int, total: int) -> None:

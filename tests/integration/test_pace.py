@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from acclimate.adapters import pace
-from acclimate.adapters.pace import measure, measured_once
-from acclimate.adapters.snapshot import Pace
+from acclimate.adapters.pace import measure, measured_once, settled
+from acclimate.adapters.snapshot import Pace, Snapshot
 
 SIZES = (64, 128, 2)
 
@@ -45,3 +45,17 @@ def test_a_busy_machine_is_not_measured(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(pace, "BUSY_PERCENT", -1.0)
     measured_once(tmp_path, *SIZES)
     assert Pace.load(tmp_path, 2) is None
+
+
+def test_a_first_round_trains_in_what_its_worker_finds(tmp_path: Path, tiny_llama: Path) -> None:
+    def asked(**more: object) -> Snapshot:
+        about = {"round": 1, "seed": 1, "threads": 2, "base": tiny_llama, "base_sha256": ""}
+        return Snapshot(**about, anchor_cache=tmp_path, new=[], **more)  # type: ignore[arg-type]
+
+    settled(asked(), 2)
+    assert Pace.load(tmp_path, 2) is not None, "measured with the base's own sizes"
+    found = Pace(threads=1, bfloat16_gain=7.0)
+    Pace.path(tmp_path, 2).write_text(found.model_dump_json(), "utf-8")
+    assert settled(asked(by_pace=True), 2).precision == "bfloat16"
+    assert settled(asked(), 2).precision == "float32", "what was asked for stays"
+    assert settled(asked(by_pace=True), 2).key() == asked(precision="bfloat16").key()
