@@ -28,14 +28,14 @@ class Held:
 
 
 def kl_weight(budget: float, parent: Held | None = None, rejected: int = 0) -> float:
-    """λ of the next round: more where the parent has drifted further than it should, else less.
+    """λ of the next round: more where the parent has drifted further than it should, else less, but
+    never less than in a first round: what drifts adds up, and a light round is no licence.
 
     `budget` bounds the rise of general NLL against the base. Drift goes about with the square of
     the scale, so what the full adapter would have drifted decides.
     """
-    if parent is None:
-        weight = WEIGHT * (BUDGET / budget)
-    else:
+    weight = WEIGHT * (BUDGET / budget)
+    if parent is not None:
         ratio = parent.rise / parent.scale**2 / (SET_POINT * budget)
-        weight = parent.kl_weight * min(STEP, max(1 / STEP, ratio))
+        weight = max(weight, parent.kl_weight * min(STEP, max(1 / STEP, ratio)))
     return min(STRONGEST, max(WEAKEST, weight * STRONGER_AGAIN**rejected))

@@ -27,7 +27,11 @@ def test_on_the_set_point_nothing_changes() -> None:
 def test_drift_beyond_it_holds_more_and_less_drift_holds_less() -> None:
     at = SET_POINT * BUDGET
     assert kl_weight(BUDGET, Held(20.0, 1.3 * at, 1.0)) == pytest.approx(26.0)
-    assert kl_weight(BUDGET, Held(20.0, 0.8 * at, 1.0)) == pytest.approx(16.0)
+    assert kl_weight(BUDGET, Held(30.0, 0.8 * at, 1.0)) == pytest.approx(24.0)
+
+
+def test_a_light_round_is_no_licence_for_those_after_it() -> None:
+    assert kl_weight(BUDGET, Held(WEIGHT, 0.1 * SET_POINT * BUDGET, 1.0)) == WEIGHT
 
 
 def test_a_weakened_adapter_counts_as_what_it_would_have_drifted() -> None:
