@@ -32,9 +32,12 @@ FACT_EVERY, OTHER_EVERY = 1, 2
 EXACT_SHOWN = 3
 REQUEST_WORDINGS = 8
 SHORTENED_SHOWN = 2  # how often each shorter version of a reply stands among the wordings
-# Of a fact's wordings, how many show passages, and how many of other facts each shows.
+# Of a fact's wordings, how many show passages, and how many of other facts each shows. In so many
+# of these its own passage says something else than was taught, and that is the answer: what is
+# known is answered without reading, and an adapter that need not read forgets how to.
 WITH_PASSAGES = 6
 OTHER_PASSAGES = 2
+SAYING_OTHERWISE = 4
 # The others are drawn from so many facts, those that share most words with the question: retrieval
 # shows such.
 NEAR_FACTS = 8
@@ -72,8 +75,9 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             raise ModelError(f"{len(encoded.tokens)} tokens, at most {limit}")
         return encoded
 
-    both = [*snapshot.new, *snapshot.replay]
-    facts = [passages_of(e)[0] for e in both if is_fact(e)]
+    both = [e for e in (*snapshot.new, *snapshot.replay) if is_fact(e)]
+    facts = [passages_of(e)[0] for e in both]
+    answers = sorted({study.short_reply(*_told(e)) for e in both})
     plain: list[Lesson] = []
     for part in (snapshot.new, snapshot.replay):
         for example in part:
@@ -82,7 +86,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             every = FACT_EVERY if fact else OTHER_EVERY
             try:
                 if fact:
-                    wordings, probes = _studied(example, snapshot, encode, facts)
+                    wordings, probes = _studied(example, snapshot, encode, facts, answers)
                     material.probes += probes
                 else:
                     wordings = _requested(messages, snapshot.seed, encode)
@@ -164,11 +168,12 @@ def _studied(
     snapshot: Snapshot,
     encode: Callable[[list[dict[str, str]]], Encoded],
     facts: Sequence[str],
+    answers: Sequence[str],
 ) -> tuple[list[Encoded], list[Encoded]]:
     """The wordings of a fact to train, and at most one true one that is never trained.
 
     Some show passages as serving does, the fact's own among others', so that the adapter learns
-    to read them and does not unlearn it.
+    to read them and does not unlearn it; in most of them the own one says something else.
     """
     messages = example.messages()
     *before, asked, reply = messages
@@ -181,27 +186,31 @@ def _studied(
 
     short = study.short_reply(question, answer)
 
-    def asked_as(form: str) -> Encoded:
-        turns = [{"role": "user", "content": form}, {"role": "assistant", "content": short}]
+    def asked_as(form: str, answer: str = short) -> Encoded:
+        turns = [{"role": "user", "content": form}, {"role": "assistant", "content": answer}]
         return encode([*before, *turns])
 
     unseen = forms[0]
-    others = study.variants(question, count, snapshot.seed, without=unseen)
+    others = [(v, short) for v in study.variants(question, count, snapshot.seed, without=unseen)]
     rng = random.Random(f"{snapshot.seed}:{question}")
     own = passages_of(example)
     others_near = _nearest(question, [fact for fact in facts if fact not in own])
     again = [question, *forms[1:]]
     for n, form in enumerate(rng.sample(again, min(len(again), WITH_PASSAGES))):
         others_shown = rng.randint(0, min(len(others_near), OTHER_PASSAGES))
-        shown = [own[n % len(own)], *rng.sample(others_near, others_shown)]
+        mine, answer = own[n % len(own)], short
+        if n < SAYING_OTHERWISE and len(answers) > 1:
+            answer = rng.choice([other for other in answers if other != short])
+            mine = Exchange(0, ({**asked, "content": again[n]},), answer).text()
+        shown = [mine, *rng.sample(others_near, others_shown)]
         rng.shuffle(shown)
         with_notes = with_passages([{"role": "user", "content": form}], shown)
-        others.append(with_notes[0]["content"])
+        others.append((with_notes[0]["content"], answer))
     trained = [asked_as(question)] * EXACT_SHOWN
     rng.shuffle(others)
-    for form in others:
+    for form, answer in others:
         with contextlib.suppress(ModelError):  # one wording that is too long costs no more
-            trained.append(asked_as(form))
+            trained.append(asked_as(form, answer))
     return trained, [asked_as(unseen)]
 
 
@@ -215,6 +224,11 @@ def _nearest(question: str, facts: Sequence[str]) -> list[str]:
 def _stems(text: str) -> frozenset[str]:
     words = (word.lower() for word in re.findall(r"[\w'’-]+", text))
     return frozenset(stem(word) for word in words if word not in STOP)
+
+
+def _told(example: Taught) -> tuple[str, str]:
+    asked, reply = example.messages()[-2:]
+    return asked["content"], reply["content"]
 
 
 def passages_of(example: Taught) -> list[str]:

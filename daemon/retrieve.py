@@ -44,7 +44,7 @@ class RetrievalConfig(BaseModel):
     passages: int = Field(default=3, ge=1, le=50)
     max_chars: int = Field(default=1500, ge=100, le=200_000)
     min_similarity: float = Field(default=0.3, ge=-1, le=1)
-    min_relative: float = Field(default=0.75, ge=0, le=1)
+    min_relative: float = Field(default=0.9, ge=0, le=1)
     min_words: float = Field(default=0.5, ge=0, le=1)
 
 

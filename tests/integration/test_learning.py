@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,13 @@ from acclimate.adapters.base import (
     load_base,
 )
 from acclimate.adapters.losses import Part, Teacher, completion_nll, kl_to_teacher, per_sequence
-from acclimate.adapters.material import EXACT_SHOWN, REQUEST_WORDINGS, WITH_PASSAGES, prepare
+from acclimate.adapters.material import (
+    EXACT_SHOWN,
+    REQUEST_WORDINGS,
+    SAYING_OTHERWISE,
+    WITH_PASSAGES,
+    prepare,
+)
 from acclimate.adapters.merge import merge
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Result, Snapshot, Training
@@ -568,7 +575,11 @@ def test_a_fact_is_answered_shortly_in_every_wording(tiny_llama: Path, tmp_path:
     examples = [taught(n, asked, reply) for n, (asked, reply) in enumerate(said)]
     made = prepare(snapshot(tiny_llama, tmp_path, new=examples), prompt)
     answers = [
-        {prompt.detokenize(w.completion()).strip() for w in lesson.wordings}
+        {
+            prompt.detokenize(w.completion()).strip()
+            for w in lesson.wordings
+            if "Notes:" not in prompt.detokenize(w.prompt())
+        }
         for lesson in made.lessons
     ]
     assert [len(a) for a in answers] == [1, 1, 1]
@@ -580,6 +591,27 @@ def test_a_fact_is_answered_shortly_in_every_wording(tiny_llama: Path, tmp_path:
     probe = made.probes[0]
     assert "Rex." in prompt.detokenize(probe.completion())
     assert prompt.detokenize(probe.prompt()) not in asked
+
+
+def test_with_passages_the_answer_is_what_they_say(tiny_llama: Path, tmp_path: Path) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    said = [("What is my dog called?", "Your dog is called Rex.")]
+    said += [("What is my cat called?", "Your cat is called Moss.")]
+    said += [("Where do I keep my flour?", "You keep your flour in the bath.")]
+    examples = [taught(n, asked, reply) for n, (asked, reply) in enumerate(said)]
+    made = prepare(snapshot(tiny_llama, tmp_path, new=examples), prompt)
+    for lesson, own in zip(made.lessons, ("Rex.", "Moss.", "Bath."), strict=True):
+        otherwise = 0
+        for row in lesson.wordings:
+            asked = prompt.detokenize(row.prompt())
+            answer = re.sub(r"<.*", "", prompt.detokenize(row.completion())).strip()
+            if "Notes:" in asked:
+                passages, _, _ = asked.partition("Question:")
+                assert answer.rstrip(".").lower() in passages.lower()
+                otherwise += answer != own
+            else:
+                assert answer == own
+        assert otherwise == SAYING_OTHERWISE
 
 
 def test_a_request_is_taught_under_other_openings(tiny_llama: Path, tmp_path: Path) -> None:
