@@ -71,10 +71,15 @@ def _turned(clause: Clause, scene: Scene) -> Clause:
     )
 
 
+_WEATHER = frozenset("rain snow hail freeze thunder pour drizzle".split())
+
+
 def _is_dummy(clause: Clause) -> bool:
-    """ "It is late", "It's the seventh year": the "it" means nothing."""
-    if clause.subject is None or clause.subject.head.low != "it" or clause.base != "be":
+    """ "It is late", "It's the seventh year", "It rained": the "it" means nothing."""
+    if clause.subject is None or clause.subject.head.low != "it":
         return False
+    if clause.base != "be":
+        return clause.base in _WEATHER
     of = next((p for p in clause.parts if p.kind == "complement"), None)
     timed = any(p.kind == "time" and p.prep not in ("on", "at") for p in clause.parts)
     told = of is not None and any(belongs(w.low, "time", "day", "ordinal") for w in of.words)

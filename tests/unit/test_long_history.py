@@ -17,6 +17,7 @@ from acclimate.daemon.study import study
 from acclimate.store import buffer, carried, forget, ledger
 from acclimate.store.chats import Exchange, canonical
 from acclimate.store.db import Db
+from acclimate.store.studied import RULES
 
 PER_ROUND = 100
 FEW, MANY = 1_000, 12_000
@@ -53,8 +54,8 @@ def lived(path: Path, learned: int) -> Db:
         )  # fmt: skip
         conn.executemany(
             "INSERT INTO chunks(document_id, ordinal, text, start_line, end_line, studied)"
-            " VALUES (1, ?, ?, 1, 1, 1)",
-            [(n, e.text()) for n, e in rows],
+            " VALUES (1, ?, ?, 1, 1, ?)",
+            [(n, e.text(), RULES) for n, e in rows],
         )
         conn.executemany(
             "INSERT INTO rounds(id, parent, state, started_at, seed)"
