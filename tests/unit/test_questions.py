@@ -38,6 +38,10 @@ def pairs(note: str) -> dict[str, str]:
         ("The boiler was serviced by Mr Obi.", "Who serviced our boiler?", "Mr Obi"),
         ("There are 14 hives in our orchard.", "How many hives are there in our orchard?", "14"),
         ("In the hall hangs a map of Rome.", "What hangs in our hall?", "a map of Rome"),
+        ("On my desk there is a red lamp.", "What is there on my desk?", "a red lamp"),
+        ("Mum says that our cat sleeps in the bath.", "Where does our cat sleep?", "the bath"),
+        ("I know that my aunt lives in Oban.", "Where does my aunt live?", "Oban"),
+        ("My leave starts on 4 May, until then:\n\n- mow", "When does my leave start?", "4 May"),
         ("The sweets that I keep here are toffees.", "Which sweets do I keep?", "toffees"),
         ("The man who cuts my hair is called Jo.", "Who cuts my hair?", "Jo"),
         ("They have moved our pitch to Quay Row.", "Where has our pitch been moved?", "Quay Row"),
@@ -85,6 +89,18 @@ def test_a_change_is_asked_for_as_it_is_now(note: str, question: str, answer: st
 def test_nothing_dangles(note: str) -> None:
     loose = re.compile(r"\b(?:he|she|it|they|him|them|you|yours?|this|that|there|one)\b")
     assert not [pair for pair in questions(note) if loose.search(pair.question.lower())]
+
+
+def test_the_weather_is_nobodys_fact() -> None:
+    assert pairs("Our ferryman is called Hosea. It rained all day.").keys() == {
+        "What is our ferryman called?",
+        "Who is called Hosea?",
+    }
+
+
+def test_who_gave_something_is_worth_more_than_what_they_gave() -> None:
+    found = {a.question: a.weight for a in questions("A retired guard gave me my whistle.")}
+    assert found["Who gave me my whistle?"] > found["What did a retired guard give me?"]
 
 
 def test_a_pronoun_is_resolved_where_only_one_person_can_be_meant() -> None:
