@@ -296,8 +296,11 @@ UPDATE examples SET topic = '' WHERE topic IS NULL AND kind = 'preference';
 """
 
 
-# Topics are named by other rules now: those of one thing have to be named alike.
+# Topics are named by other rules now: those of one thing have to be named alike. And retrieval asks
+# for the example at a passage's line, in a file of whatever length.
 _TOPICS = """
+DROP INDEX examples_by_document;
+CREATE INDEX examples_by_document ON examples(document_id, line);
 UPDATE examples SET topic = NULL, told = '' WHERE topic != '';
 """
 
