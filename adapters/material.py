@@ -77,7 +77,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
 
     both = [e for e in (*snapshot.new, *snapshot.replay) if is_fact(e)]
     facts = [passages_of(e)[0] for e in both]
-    answers = sorted({study.short_reply(*_told(e)) for e in both})
+    answers = sorted({_short(e) for e in both})
     plain: list[Lesson] = []
     for part in (snapshot.new, snapshot.replay):
         for example in part:
@@ -115,10 +115,10 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
 def beside(snapshot: Snapshot, prompt: Prompt, passage: str) -> list[Encoded]:
     """A new fact under its own question, with `passage` among its passages; none without facts."""
     for example in filter(is_fact, snapshot.new):
-        *before, asked, reply = example.messages()
+        *before, asked, _ = example.messages()
         shown = [passage, passages_of(example)[0]]
         question = with_passages([{"role": "user", "content": asked["content"]}], shown)
-        short = study.short_reply(asked["content"], reply["content"])
+        short = _short(example)
         with contextlib.suppress(ModelError):  # one that cannot be taught either
             return [prompt.encode([*before, *question, {"role": "assistant", "content": short}])]
     return []
@@ -176,15 +176,13 @@ def _studied(
     to read them and does not unlearn it; in most of them the own one says something else.
     """
     messages = example.messages()
-    *before, asked, reply = messages
-    question, answer = asked["content"], reply["content"]
+    *before, asked, _ = messages
+    question, short = asked["content"], _short(example)
     # More wordings than times to show them would never be seen.
     count = min(snapshot.training.wordings, snapshot.training.exposures)
     forms = reword(question, count + 1, snapshot.seed)
     if not forms:
         return [encode(messages)], []
-
-    short = study.short_reply(question, answer)
 
     def asked_as(form: str, answer: str = short) -> Encoded:
         turns = [{"role": "user", "content": form}, {"role": "assistant", "content": answer}]
@@ -226,9 +224,10 @@ def _stems(text: str) -> frozenset[str]:
     return frozenset(stem(word) for word in words if word not in STOP)
 
 
-def _told(example: Taught) -> tuple[str, str]:
+def _short(example: Taught) -> str:
+    """The bare answer of a fact."""
     asked, reply = example.messages()[-2:]
-    return asked["content"], reply["content"]
+    return study.short_reply(asked["content"], reply["content"])
 
 
 def passages_of(example: Taught) -> list[str]:

@@ -263,8 +263,8 @@ def _boundary(words: Sequence[Token], n: int) -> int:
 
 def _opens(words: Sequence[Token], end: int, part: Part) -> bool:
     """Whether a phrase before the subject: a time, or a place before a comma or a subject."""
-    if part.kind == "place" and [w.low for w in words[end : end + 1]] == ["there"]:
-        return end + 1 < len(words) and _is_be(words[end + 1])
+    if part.kind == "place" and end + 1 < len(words) and words[end].low == "there":
+        return _is_be(words[end + 1])
     while end < len(words) and (words[end].tag in (",", "A")):
         end += 1
     if end >= len(words) or part.kind == "object":

@@ -66,7 +66,8 @@ def test_a_question_is_also_asked_in_scenes_and_about_what_it_names() -> None:
     forms = reword("What do I call my van?", 100)
     assert "What do I call the van?" in forms
     assert any(form.endswith("What do I call the van?") and "my van" in form for form in forms)
-    assert any("what I call my van. What do I" in form for form in forms)
+    seeded = [form for seed in range(8) for form in reword("What do I call my van?", 100, seed)]
+    assert any("what I call my van. What do I say?" in form for form in seeded)
     # Without anything of the person left in it, it would be a question about the world.
     assert "Who's the dentist?" not in reword("Who's my dentist?", 100)
 
