@@ -92,7 +92,7 @@ class Bench:
         """All columns after a round; with retrieval, too, after the last one."""
         row = self.probe.measure(model, number, self.base)
         if number == self.rounds:
-            row["retrieval"] = self.probe.measure(model, number, self.base, person.passages)
+            row["retrieval"] = self.probe.facts(model, number, person.passages)
         return row | {"round": number}
 
 

@@ -14,7 +14,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,37 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from continual import streams  # noqa: E402
 from continual.home import BASE, PersonHome, precision  # noqa: E402
-from continual.probe import REPLY_TOKENS, Probe  # noqa: E402
+from continual.probe import Probe, questions  # noqa: E402
 
+from acclimate.adapters import evaluate  # noqa: E402
 from acclimate.adapters.base import load_base, load_lora  # noqa: E402
 from acclimate.adapters.prompt import Prompt  # noqa: E402
 
-Asked = tuple[str, str, tuple[str, ...]]  # kind, question, what counts as right
 
+class Reader:
+    """All of a person's stream, read, and the passages that retrieval shows beside a question."""
 
-def passages_of(person: streams.Stream, models: Path, asked: list[Asked]) -> list[list[str]]:
-    """What retrieval shows beside each question when all of the person's stream was read."""
-    with tempfile.TemporaryDirectory() as root:
-        home = PersonHome(Path(root), models)
-        try:
-            for folder in person.rounds:
-                home.feed(folder)
-            return [home.passages(question) for _, question, _ in asked]
-        finally:
-            home.close()
+    def __init__(self, person: streams.Stream, models: Path, root: Path) -> None:
+        self.home, self.person = PersonHome(root, models), person
+        for folder in person.rounds:
+            self.home.feed(folder)
+        self.shown: dict[str, list[str]] = {}
 
+    def passages(self, question: str) -> list[str]:
+        """Looked for once, however many models are asked."""
+        if question not in self.shown:
+            self.shown[question] = self.home.passages(question)
+        return self.shown[question]
 
-def share(
-    asked: list[Asked], kind: str, right: Callable[[int, Sequence[str]], bool]
-) -> tuple[int, int]:
-    """Of the questions of a kind, how many are right, and how many there are."""
-    found = [right(n, answers) for n, (of, _, answers) in enumerate(asked) if of == kind]
-    return sum(found), len(found)
+    def found(self, last: int) -> dict[str, float]:
+        """Of each kind of question, the share with a passage that has the answer."""
+        flags: dict[str, list[bool]] = defaultdict(list)
+        for fact in self.person.facts:
+            for kind, question in questions(fact):
+                answers = fact.answers_after(last)
+                texts = self.passages(question)
+                flags[kind].append(any(streams.right(text, answers) for text in texts))
+        return {kind: evaluate.share(found) for kind, found in flags.items()}
 
 
 def main() -> int:
@@ -65,34 +71,27 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     person = streams.load(args.persona)
     last = len(person.rounds)
-    asked: list[Asked] = []
-    for fact in person.facts:
-        answers = fact.answers_after(last)
-        asked.append(("exact", fact.exact, answers))
-        asked += [("reworded", question, answers) for question in fact.reworded]
-    shown = passages_of(person, args.models, asked)
-    by_question = {question: texts for (_, question, _), texts in zip(asked, shown, strict=True)}
     probe = Probe(Prompt.from_gguf(args.models / BASE), person)
     base = load_base(args.models / BASE, precision(args.models))
     rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as root:
+        reader = Reader(person, args.models, Path(root))
 
-    def row(name: str, right: Callable[[int, Sequence[str]], bool]) -> None:
-        found = {kind: share(asked, kind, right) for kind in ("exact", "reworded")}
-        rows.append({"reader": name} | {kind: n for kind, (n, _) in found.items()})
-        counts = (f"{kind} {n} of {of}" for kind, (n, of) in found.items())
-        print(f"{name:40} {'  '.join(counts)}", flush=True)
+        def row(name: str, found: Mapping[str, Any]) -> None:
+            shares = {kind: found[kind] for kind in ("exact", "reworded", "roundabout")}
+            rows.append({"reader": name, **shares})
+            told = "  ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
+            print(f"{name:40} {told}", flush=True)
 
-    def read(name: str, model: torch.nn.Module) -> None:
-        questions = [question for _, question, _ in asked]
-        said = probe.say(model, questions, REPLY_TOKENS, by_question.__getitem__)
-        row(name, lambda n, answers: streams.right(said[n], answers))
-
-    row("shown", lambda n, answers: any(streams.right(text, answers) for text in shown[n]))
-    read("base", base)
-    for folder in args.adapters:
-        model = load_lora(base, folder)
-        read(str(folder), model)
-        model.unload()
+        try:
+            row("shown", reader.found(last))
+            row("base", probe.facts(base, last, reader.passages))
+            for folder in args.adapters:
+                model = load_lora(base, folder)
+                row(str(folder), probe.facts(model, last, reader.passages))
+                model.unload()
+        finally:
+            reader.home.close()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"persona": args.persona, "rows": rows}, indent=1))
     return 0

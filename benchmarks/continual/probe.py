@@ -75,16 +75,22 @@ class Probe:
         nll, _ = drift(Split(model, 0), replies)
         return Base(general, known, said, replies, nll)
 
-    def measure(
-        self,
-        model: torch.nn.Module,
-        round_number: int,
-        base: Base,
-        passages: Passages | None = None,
-    ) -> dict[str, Any]:
+    def measure(self, model: torch.nn.Module, round_number: int, base: Base) -> dict[str, Any]:
         """Every column after this round, as shares, nats and lists by round."""
+        styled = self.say(model, self.stream.style.prompts, STYLE_TOKENS, None)
+        return {
+            **self.facts(model, round_number),
+            **self.general(model, base),
+            "style": evaluate.share([self.stream.style.adhered(r) for r in styled]),
+            "styled": styled,
+        }
+
+    def facts(
+        self, model: torch.nn.Module, round_number: int, passages: Passages | None = None
+    ) -> dict[str, Any]:
+        """The columns that ask what the person said, with passages if there are any."""
         facts = [f for f in self.stream.facts if f.round <= round_number]
-        asked = [(f, kind, text) for f in facts for kind, text in _questions(f)]
+        asked = [(f, kind, text) for f in facts for kind, text in questions(f)]
         said = self.say(model, [text for _, _, text in asked], REPLY_TOKENS, passages)
         got: dict[str, list[bool]] = defaultdict(list)
         by_round: dict[int, list[bool]] = defaultdict(list)
@@ -106,11 +112,6 @@ class Probe:
         out["by_origin"] = {n: evaluate.share(flags) for n, flags in sorted(by_origin.items())}
         out["stale"] = evaluate.share(stale)
         out["replies"] = replies
-        if passages is None:
-            out |= self.general(model, base)
-            styled = self.say(model, self.stream.style.prompts, STYLE_TOKENS, None)
-            out["style"] = evaluate.share([self.stream.style.adhered(r) for r in styled])
-            out["styled"] = styled
         return out
 
     def general(self, model: torch.nn.Module, base: Base) -> dict[str, Any]:
@@ -147,7 +148,8 @@ def drift(split: Split, replies: Sequence[Anchor], at_once: int = 12) -> tuple[l
     return nll, float(torch.cat(kl).mean())
 
 
-def _questions(fact: Fact) -> list[tuple[str, str]]:
+def questions(fact: Fact) -> list[tuple[str, str]]:
+    """What is asked about a fact: the kind of question and its text."""
     return [
         ("exact", fact.exact),
         *(("reworded", text) for text in fact.reworded),
