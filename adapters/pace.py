@@ -58,14 +58,16 @@ def settled(snapshot: Snapshot, threads: int) -> Snapshot:
 
     Raises ModelError when the base's file is damaged.
     """
-    header = read_header(snapshot.base)
-    names = (
-        f"{header.architecture}.{name}" for name in ("embedding_length", "feed_forward_length")
-    )
-    width, inner = map(header.metadata.get, names)
-    if isinstance(width, int) and isinstance(inner, int):
-        measured_once(snapshot.anchor_cache, width, inner, threads)
-    found = Pace.load(snapshot.anchor_cache, threads)
+    cache = snapshot.anchor_cache
+    if Pace.load(cache, threads) is None:
+        header = read_header(snapshot.base)
+        names = (
+            f"{header.architecture}.{name}" for name in ("embedding_length", "feed_forward_length")
+        )
+        width, inner = map(header.metadata.get, names)
+        if isinstance(width, int) and isinstance(inner, int):
+            measured_once(cache, width, inner, threads)
+    found = Pace.load(cache, threads)
     if not snapshot.by_pace or found is None:
         return snapshot
     return snapshot.model_copy(update={"precision": found.precision()})
