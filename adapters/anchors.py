@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -31,12 +30,6 @@ SHORT_REPLY_TOKENS = 16
 # From how many exchanges in one form it can be said how close to each other they are.
 FORM_FROM = 4
 MOST_DISPUTED = 0.1  # of the anchors
-
-
-def shipped_prompts(name: str) -> list[str]:
-    """The prompts of `adapters/data/<name>.txt`, one a line."""
-    text = resources.files("acclimate.adapters").joinpath(f"data/{name}.txt").read_text("utf-8")
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 @dataclass

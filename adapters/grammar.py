@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib import resources
+
+from acclimate.adapters.shipped import shipped_lines
 
 # Irregular past forms of common verbs; the rest takes -ed.
 PAST = dict(
@@ -55,15 +56,10 @@ _PERSONAL = re.compile(r"\b(?:I|my|mine|myself|me|we|our|ours|us)\b", re.I)
 Form = tuple[str, str]  # plain form; one of base, third, past, participle, ing
 
 
-def _lines(name: str) -> list[str]:
-    text = resources.files("acclimate.adapters").joinpath(f"data/{name}").read_text("utf-8")
-    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
 @cache
 def classes() -> dict[str, frozenset[str]]:
     """Name of a class of words → its words in lower case, from `data/words.txt`."""
-    pairs = (line.partition(":") for line in _lines("words.txt"))
+    pairs = (line.partition(":") for line in shipped_lines("words"))
     return {name: frozenset(words.split()) for name, _, words in pairs}
 
 
@@ -76,7 +72,7 @@ def belongs(word: str, *names: str) -> bool:
 def verb_forms() -> dict[str, tuple[Form, ...]]:
     """Form of a common verb → what it may be, as "cut" → base, past and participle of "cut"."""
     table: dict[str, list[Form]] = {}
-    for verb in {*" ".join(_lines("verbs.txt")).split(), *PAST}:
+    for verb in {*" ".join(shipped_lines("verbs")).split(), *PAST}:
         if verb == "be":
             continue
         forms = {

@@ -33,6 +33,7 @@ from acclimate.adapters import anchors as anchoring
 from acclimate.adapters.base import Activations, Split, decoder, load_base
 from acclimate.adapters.losses import completion_nll
 from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.shipped import shipped_lines
 from acclimate.adapters.snapshot import Training
 from acclimate.adapters.train import Anchor
 from acclimate.store.errors import ModelError
@@ -145,7 +146,7 @@ def measured_once(
     base_sha256: str,
 ) -> list[Layer]:
     """As `measure`, from `folder` where it is there already."""
-    facts = anchoring.shipped_prompts("person_facts")
+    facts = shipped_lines("person_facts")
     what = [FORMAT, base_sha256, facts, list(modules), [row.tokens for row in general]]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     path = folder / f"layers-{key[:16]}.json"
@@ -188,7 +189,7 @@ def measure(
 def shipped_facts(prompt: Prompt) -> tuple[list[Encoded], list[Encoded]]:
     """Facts about made-up persons: each in one wording, and in another with the same answer."""
     wordings: tuple[list[Encoded], list[Encoded]] = ([], [])
-    for line in anchoring.shipped_prompts("person_facts"):
+    for line in shipped_lines("person_facts"):
         *questions, answer = (part.strip() for part in line.split("|"))
         for rows, question in zip(wordings, questions, strict=True):
             turns = [
@@ -301,7 +302,7 @@ def main(argv: Sequence[str]) -> int:
     folder, sha256 = path.parent / "anchors", sha256_file(path)
     base, prompt, training = load_base(path), Prompt.from_gguf(path), Training()
     long, short = (
-        anchoring.made_once(base, prompt, anchoring.shipped_prompts(name), tokens, folder, sha256)
+        anchoring.made_once(base, prompt, shipped_lines(name), tokens, folder, sha256)
         for name, tokens in (
             ("anchor_prompts", anchoring.REPLY_TOKENS),
             ("short_prompts", anchoring.SHORT_REPLY_TOKENS),

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import re
 from functools import cache
-from importlib import resources
 
 from acclimate.adapters.grammar import capitalised, is_personal, past, third
+from acclimate.adapters.shipped import shipped_lines
 
 _AUX = "am|is|are|was|were|can['’]t|can|could|will|would|should|must|may|might|have|has|had"
 _PRONOUN = r"(?:I|we|you|he|she|they|it)"
@@ -73,7 +73,7 @@ def thesaurus() -> dict[str, tuple[str, ...]]:
     those in front, but not the other way round.
     """
     table = dict(interchangeable())
-    for line in _thesaurus_lines():
+    for line in shipped_lines("thesaurus"):
         heads, is_one_way, behind = line.partition(" > ")
         for head in heads.split("|") if is_one_way else ():
             others = (*table.get(head, ()), *behind.split("|"))
@@ -85,16 +85,11 @@ def thesaurus() -> dict[str, tuple[str, ...]]:
 def interchangeable() -> dict[str, tuple[str, ...]]:
     """The same of words that mean one thing, whichever of them is said."""
     table: dict[str, tuple[str, ...]] = {}
-    for line in _thesaurus_lines():
+    for line in shipped_lines("thesaurus"):
         words = () if " > " in line else tuple(line.split("|"))
         for word in words:
             table[word] = tuple(dict.fromkeys([*table.get(word, ()), *words]))
     return {w: tuple(o for o in others if o != w) for w, others in table.items()}
-
-
-def _thesaurus_lines() -> list[str]:
-    text = resources.files("acclimate.adapters").joinpath("data/thesaurus.txt").read_text("utf-8")
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def expand(question: str) -> str:

@@ -32,6 +32,7 @@ from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.layers import Choice, choose
 from acclimate.adapters.material import Material, beside, prepare
 from acclimate.adapters.prompt import Prompt
+from acclimate.adapters.shipped import shipped_lines
 from acclimate.adapters.snapshot import (
     CANDIDATE_DIR,
     RESULT_FILE,
@@ -157,7 +158,7 @@ class Worker:
         def progress(done: int, total: int) -> None:
             self.report({"event": "progress", "phase": "anchors", "done": done, "total": total})
 
-        prompts = anchoring.shipped_prompts(name)
+        prompts = shipped_lines(name)
         cache, sha256 = self.snapshot.anchor_cache, self.snapshot.base_sha256
         return anchoring.made_once(base, self.prompt, prompts, tokens, cache, sha256, progress)
 
@@ -180,7 +181,7 @@ class Worker:
 
         requests = [
             self.prompt.encode_prompt([{"role": "user", "content": text}])
-            for text in anchoring.shipped_prompts("request_prompts")
+            for text in shipped_lines("request_prompts")
         ]
         others = [anchor.encoded.prompt() for anchor in (*long, *general)]
         styled = [lesson.wordings[0] for lesson in material.styled]

@@ -78,6 +78,7 @@ class Bench:
                         continue
                     lived = person.learn()
                     model = self.adapted(lived.folder)
+                    self.probe.inside = person.inside
                     row = self._measured(model, person, number)
                     if model is not self.plain:
                         model.unload()
@@ -86,6 +87,7 @@ class Bench:
                     row |= {"state": lived.state, "reasons": lived.reasons}
                     yield row | {"seconds": lived.seconds}
             finally:
+                self.probe.inside = None
                 person.close()
 
     def _measured(self, model: torch.nn.Module, person: PersonHome, number: int) -> dict[str, Any]:
@@ -111,6 +113,11 @@ def show(row: dict[str, Any]) -> None:
         f"style {row['style']:.0%}",
         f"general kept {row['kept']:.0%}, NLL {row['general_nll']:+.4f}, KL {row['kl']:.4f}",
     ]
+    if alone := row.get("alone"):
+        parts.append(
+            f"{row['inside']:.0%} of it inside; the adapter alone kept {alone['kept']:.0%},"
+            f" NLL {alone['general_nll']:+.4f}, KL {alone['kl']:.4f}"
+        )
     if row.get("train_seconds"):
         parts.append(f"scale {row['scale']}, {row['steps']} steps in {row['train_seconds']:.0f} s")
     if "retrieval" in row:

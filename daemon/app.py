@@ -40,6 +40,7 @@ from acclimate.daemon.notify import Notifier
 from acclimate.daemon.probation import Probation
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.rounds import Rounds
+from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.server import create_app
 from acclimate.daemon.switch import Switch
 from acclimate.daemon.token import load_or_create_token
@@ -140,8 +141,16 @@ class Daemon:
         self.index = Index(self.db, home.index, embedder=name)
         stack.callback(self._flush_index)
         self.retriever = Retriever(self.db, self.index, self.embedder, config.retrieval)
+        self.scoping = Scoping(home, self.embedder.embed, name, config.scope)
         self.rounds = Rounds(
-            home, self.db, config.learn, self.engine, self.switch, base, self.base_sha256
+            home,
+            self.db,
+            config.learn,
+            self.engine,
+            self.switch,
+            base,
+            self.base_sha256,
+            self.scoping,
         )
         stack.callback(self.rounds.stop)
         self.schedule = schedule.Schedule(
@@ -172,6 +181,7 @@ class Daemon:
             on_sources=self._sources_changed,
             switch=self.switch,
             inquirer=self.inquirer,
+            scoping=self.scoping,
         )
 
     def _inquirer(self, base: Path) -> Inquirer | None:

@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Prompt
+from acclimate.daemon.contexts import BASE, LIVE
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.retrieve import Retriever, question_of
 from acclimate.daemon.sampling import Sampling
+from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.stream import MAX_STOP_CHARS, MAX_STOPS, Request, Stream
 from acclimate.store import conversations
 from acclimate.store.db import Db
@@ -188,9 +190,20 @@ class Reply:
 
 
 class Completion:
-    """Starts replies and keeps them. Every method blocks and may be called from any thread."""
+    """Starts replies and keeps them. Every method blocks and may be called from any thread.
 
-    def __init__(self, db: Db, retriever: Retriever, engine: Engine, prompt: Prompt) -> None:
+    Without a `scoping` the live adapter answers whatever "live" is asked.
+    """
+
+    def __init__(
+        self,
+        db: Db,
+        retriever: Retriever,
+        engine: Engine,
+        prompt: Prompt,
+        scoping: Scoping | None = None,
+    ) -> None:
+        self._scoping = scoping
         self._db = db
         self._retriever = retriever
         self._engine = engine
@@ -199,11 +212,14 @@ class Completion:
     def start(self, asked: ChatRequest, adapter: str) -> Reply:
         """Queue the request on an adapter that is loaded, "base" or "live".
 
+        What "live" is asked goes to the base where it is nothing like what that was taught.
         Raises BadRequest when it does not fit the context or the template, Busy, EngineError.
         """
         messages = asked.plain_messages()
         warnings: list[str] = []
         passages = self._passages(asked, messages, warnings)
+        if adapter == LIVE and self._outside(messages):
+            adapter = BASE
         while True:
             tokens = self._encode(with_passages(messages, [hit.text for hit in passages]))
             try:
@@ -267,6 +283,12 @@ class Completion:
             log.warning("retrieval_failed", error=str(error))
             warnings.append(f"answered without the notes: {error}")
             return []
+
+    def _outside(self, messages: Sequence[Mapping[str, str]]) -> bool:
+        live = self._engine.live
+        if self._scoping is None or live == BASE:
+            return False
+        return not self._scoping.covers(live, messages)
 
     def _encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         try:

@@ -20,6 +20,7 @@ from acclimate.daemon.log import LogConfig
 from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.rounds import LearnConfig
 from acclimate.daemon.schedule import ScheduleConfig
+from acclimate.daemon.scoping import ScopeConfig
 from acclimate.daemon.watch import WatchConfig
 from acclimate.store.errors import ConfigError
 from acclimate.store.files import Home, atomic_write
@@ -65,6 +66,7 @@ class Config(_Section):
     server: ServerConfig = ServerConfig()
     models: ModelsConfig = ModelsConfig()
     engine: EngineConfig = EngineConfig()
+    scope: ScopeConfig = ScopeConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     watch: WatchConfig = WatchConfig()
     study: StudyConfig = StudyConfig()

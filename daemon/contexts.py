@@ -24,7 +24,7 @@ from acclimate.daemon.sampling import logprobs
 from acclimate.daemon.stream import Job
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
 
-BASE = "base"
+BASE, LIVE = "base", "live"
 LOADER_NICENESS = 10
 BATCH_TOKENS = 128  # a larger batch computes prompts no faster and costs memory
 MEASURED_TOKENS = 32  # at once: who asks meanwhile waits for no more, and their logits take 6 MB
@@ -121,7 +121,7 @@ class Contexts:
 
     def load(self, name: str, path: Path, scale: float) -> None:
         """Check an adapter's file, load it and make its context."""
-        if name in (BASE, "live"):
+        if name in (BASE, LIVE):
             raise EngineError(f"an adapter cannot be called {name}")
         self._on_loader(self._load, name, path, scale)
 
@@ -241,7 +241,7 @@ class Contexts:
 
     def resolve(self, name: str) -> str:
         """The adapter that a name means now; held."""
-        name = self.live if name == "live" else name
+        name = self.live if name == LIVE else name
         entry = self._loaded.get(name)
         if entry is None or entry.leaving:
             raise NotFound(f"no adapter {name} is loaded", "acclimate history")

@@ -19,6 +19,7 @@ from acclimate.daemon.inquire import Inquirer
 from acclimate.daemon.naming import named
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.schedule import Schedule
+from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, conversations, ledger, receipts, sources
 from acclimate.store.db import Db
@@ -69,6 +70,7 @@ class Core:
         on_sources: Callable[[Source], None] = lambda _source: None,
         switch: Switch | None = None,
         inquirer: Inquirer | None = None,
+        scoping: Scoping | None = None,
     ) -> None:
         self.home = home
         self.config = config
@@ -80,6 +82,7 @@ class Core:
         self.rounds = rounds
         self.schedule = schedule
         self.inquirer = inquirer
+        self.scoping = scoping
         self.port: int | None = None  # once it is served
         self._on_sources = on_sources
         self.switch = switch or Switch(home, db, engine)
@@ -95,17 +98,16 @@ class Core:
     def chat(self, asked: ChatRequest) -> Reply:
         """Begin a reply. Raises NotFound (no such model), BadRequest, EngineError."""
         engine = self._require_engine()
-        if self.prompt is None:
-            raise NotRunning()
-        adapter = self.switch.provide(engine, asked.model)
-        return Completion(self.db, self.retriever, engine, self.prompt).start(asked, adapter)
+        return self._completion(engine).start(asked, self.switch.provide(engine, asked.model))
 
     def keep(self, reply: Reply, text: str) -> dict[str, Any]:
         """Save a finished exchange; gives the answer's `acclimate` object."""
-        engine = self._require_engine()
+        return self._completion(self._require_engine()).finish(reply, text)
+
+    def _completion(self, engine: Engine) -> Completion:
         if self.prompt is None:
             raise NotRunning()
-        return Completion(self.db, self.retriever, engine, self.prompt).finish(reply, text)
+        return Completion(self.db, self.retriever, engine, self.prompt, self.scoping)
 
     def models(self) -> list[dict[str, Any]]:
         """What `model` may be: live, base, and every adapter that is whole."""

@@ -6,6 +6,7 @@ Knows texts and vectors; does not know chunks, the index or who asks.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from acclimate.store.errors import EngineError
 
 # What all-MiniLM-L6-v2 was trained and measured with; chunks are about that long.
 MAX_TOKENS = 256
+# Single texts whose vectors are remembered: more than one part asks about a question.
+RECENT = 32
 
 
 class Embedder:
@@ -33,12 +36,16 @@ class Embedder:
         self._users = 0
         self._changed = threading.Condition()
         self.dimensions = self._model.width
+        self._recent = lru_cache(RECENT)(lambda text: self._vectors([text]))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of unit length, (texts, dimensions) float32; a long text is cut at 256 tokens.
 
         Raises EngineError when the embedder is closed or fails.
         """
+        return self._recent(texts[0]).copy() if len(texts) == 1 else self._vectors(texts)
+
+    def _vectors(self, texts: Sequence[str]) -> np.ndarray:
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
         with self._use() as model:
             prompts = [model.vocabulary.tokenize(text, limit=MAX_TOKENS) for text in texts]
@@ -81,5 +88,6 @@ class Embedder:
         with self._changed:
             model, self._model = self._model, None
             self._changed.wait_for(lambda: not self._users)
+        self._recent.cache_clear()
         if model is not None:
             model.close()

@@ -38,6 +38,8 @@ from acclimate.adapters.snapshot import (
 )
 from acclimate.adapters.thermostat import BUDGET, PER_ROUND, Held, kl_weight
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.retrieve import question_of
+from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, ledger, receipts
@@ -58,6 +60,7 @@ from acclimate.store.files import (
 
 log = structlog.get_logger(__name__)
 
+LEAST_SHARE = 0.5  # of general text, as an adapter's at least: see `Rounds._share`
 RELEARN = "forget"  # why a round was started: the rest of what retired adapters had learned
 # How far llama.cpp's predictions may stand from the worker's, and how much nearer to them than
 # to the base's they must be. Quantised activations alone give about 0.004 nats.
@@ -116,6 +119,7 @@ class Rounds:
         switch: Switch,
         base: Path,
         base_sha256: str,
+        scoping: Scoping | None = None,
     ) -> None:
         self._home = home
         self._db = db
@@ -124,6 +128,7 @@ class Rounds:
         self._switch = switch
         self._base = base
         self._base_sha256 = base_sha256
+        self._scoping = scoping
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._relearn_next = False
@@ -186,6 +191,7 @@ class Rounds:
             cache, cores = self._home.models / "anchors", os.cpu_count() or 1
             pace = Pace.load(cache, cores)
             precision = self._precision(pace)
+            drift = self._config.drift / self._share(parent)
             snapshot = Snapshot(
                 round=round_id,
                 seed=seed,
@@ -204,11 +210,11 @@ class Rounds:
                     top_layers=self._config.top_layers or None,
                     exposures=self._config.exposures,
                     learning_rate=self._config.learning_rate,
-                    kl_weight=kl_weight(self._config.drift, _held(on), rejected),
+                    kl_weight=kl_weight(drift, _held(on), rejected),
                 ),
                 limits={
-                    "max_general_rise_parent": PER_ROUND * self._config.drift,
-                    "max_general_rise_base": self._config.drift,
+                    "max_general_rise_parent": PER_ROUND * drift,
+                    "max_general_rise_base": drift,
                 },
                 new=mixture.new,
                 replay=mixture.replay,
@@ -246,6 +252,14 @@ class Rounds:
         waited = frozenset(e.id for e in new if e.state == "held-out")
         rehearsed = [*map(taught_of, found.replay)]
         return key, rejected, seed, choose([*map(taught_of, new)], rehearsed, waited, seed)
+
+    def _share(self, parent: int | None) -> float:
+        """What of the adapter's drift is felt: the share of general text that it answers itself,
+        and half at least, since some talk about the person's own matters is general as well."""
+        if self._scoping is None:
+            return 1.0
+        adapter = None if parent is None else version_name(parent)
+        return max(LEAST_SHARE, self._scoping.share(adapter))
 
     def _precision(self, pace: Pace | None) -> Precision | None:
         """What to train in; None where the worker has to find out."""
@@ -328,6 +342,7 @@ class Rounds:
         try:
             self._engine.load(name, gguf)
             served = self._check_canaries(name, result.canaries, MAX_CANARY_KL[snapshot.precision])
+            files, share = self._with_scope(candidate, snapshot, result.files)
             card = {
                 "version": version,
                 "round": round_id,
@@ -335,10 +350,11 @@ class Rounds:
                 "measures": result.measures,
                 "reasons": result.reasons,
                 "served_kl": served,
-                "files": result.files,
+                "files": files,
+                "scope_share": share,
                 **result.card,
             }
-            for file in result.files:
+            for file in files:
                 (candidate / file).replace(temporary / file)
             atomic_write(temporary / "card.json", json.dumps(card, indent=1).encode())
             failpoint("publish.filled")
@@ -378,6 +394,20 @@ class Rounds:
             raise
         failpoint("publish.swapped")
         return name
+
+    def _with_scope(
+        self, candidate: Path, snapshot: Snapshot, files: dict[str, str]
+    ) -> tuple[dict[str, str], float | None]:
+        """The candidate's files and hashes with its scope's, and the scope's share of general text;
+        None without one."""
+        taught = [*snapshot.new, *snapshot.replay, *snapshot.held_out]
+        asked = [question_of(example.messages()[:-1]) for example in taught]
+        scope = self._scoping and self._scoping.fit([text for text in asked if text])
+        if not scope:
+            return files, None
+        path = candidate / SCOPE_FILE
+        atomic_write(path, scope.to_json())
+        return {**files, SCOPE_FILE: sha256_file(path)}, round(scope.general, 3)
 
     def _check_canaries(self, name: str, canaries: list[Canary], limit: float) -> float:
         """Mean KL of the worker's predictions from the served ones, in nats."""

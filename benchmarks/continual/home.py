@@ -19,6 +19,7 @@ from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.rounds import LearnConfig, Rounds
+from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
 from acclimate.store import ledger, sources
@@ -75,8 +76,16 @@ class PersonHome:
         anchors.mkdir(exist_ok=True)
         if not linked.is_symlink():
             linked.symlink_to(anchors.resolve())
+        self.scoping = Scoping(self.home, self.embedder.embed, EMBEDDER)
         self.rounds = Rounds(
-            self.home, self.db, self.learning, self.engine, self.switch, self.base, sha256
+            self.home,
+            self.db,
+            self.learning,
+            self.engine,
+            self.switch,
+            self.base,
+            sha256,
+            self.scoping,
         )
         self.sources = {}
         for kind, folder in self.streams.items():
@@ -111,6 +120,12 @@ class PersonHome:
     def passages(self, question: str) -> list[str]:
         """What retrieval puts beside a question."""
         return [hit.text for hit in self.retriever.passages(question)]
+
+    def inside(self, question: str) -> bool:
+        """Whether the live adapter would answer a question; else the base does."""
+        live = self.engine.live
+        asked = [{"role": "user", "content": question}]
+        return live != "base" and self.scoping.covers(live, asked)
 
     def learn(self) -> Lived:
         """One round on what is waiting, to its end."""

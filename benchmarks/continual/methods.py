@@ -19,6 +19,7 @@ from acclimate.adapters import anchors
 from acclimate.adapters.base import ALL_LINEAR, LoraShape
 from acclimate.adapters.layers import choose
 from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.shipped import shipped_lines
 from acclimate.adapters.snapshot import Training
 from acclimate.adapters.train import Anchor, _in_turn
 from acclimate.store.files import sha256_file
@@ -126,7 +127,7 @@ def general_anchors(
     cache, sha256 = _cache(base_path)
 
     def made(name: str, tokens: int) -> list[Anchor]:
-        prompts = anchors.shipped_prompts(name)
+        prompts = shipped_lines(name)
         return anchors.made_once(base, prompt, prompts, tokens, cache, sha256)
 
     return (

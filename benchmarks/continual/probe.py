@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from peft import PeftModel
 
 from acclimate.adapters import anchors, evaluate
 from acclimate.adapters.base import Activations, Split
@@ -28,6 +29,7 @@ DRIFT_TOKENS = 48
 BATCH = 80
 
 Passages = Callable[[str], Sequence[str]]
+Inside = Callable[[str], bool]
 
 
 @dataclass
@@ -37,21 +39,38 @@ class Base:
     general: list[Question]
     known: list[bool]  # which of the questions it answers
     said: list[str]
-    replies: list[Anchor]  # to general prompts, with its own distribution
+    prompts: list[str]
+    replies: list[Anchor]  # to the prompts, with its own distribution
     nll: list[float]
 
 
 class Probe:
-    """Asks one model again and again while it learns. `model` may have an adapter or none."""
+    """Asks one model again and again while it learns. `model` may have an adapter or none.
+
+    Where `inside` is given, what it says no to is answered by the base.
+    """
 
     def __init__(self, prompt: Prompt, stream: Stream) -> None:
         self.prompt = prompt
         self.stream = stream
+        self.inside: Inside | None = None
 
     def say(
         self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: Passages | None
     ) -> list[str]:
         """Replies to single questions."""
+        if self.inside is None or not isinstance(model, PeftModel):
+            return self._say(model, asked, tokens, passages)
+        ours = [text for text in asked if self.inside(text)]
+        others = [text for text in asked if text not in set(ours)]
+        said = dict(zip(ours, self._say(model, ours, tokens, passages), strict=True))
+        with model.disable_adapter():
+            said |= zip(others, self._say(model, others, tokens, passages), strict=True)
+        return [said[text] for text in asked]
+
+    def _say(
+        self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: Passages | None
+    ) -> list[str]:
         rows = []
         for text in asked:
             messages = [{"role": "user", "content": text}]
@@ -73,7 +92,7 @@ class Probe:
         known = [right(reply, q.answers) for reply, q in zip(said, general, strict=True)]
         replies = anchors.make(model, self.prompt, prompts, DRIFT_TOKENS)
         nll, _ = drift(Split(model, 0), replies)
-        return Base(general, known, said, replies, nll)
+        return Base(general, known, said, prompts, replies, nll)
 
     def measure(self, model: torch.nn.Module, round_number: int, base: Base) -> dict[str, Any]:
         """Every column after this round, as shares, nats and lists by round."""
@@ -115,27 +134,44 @@ class Probe:
         return out
 
     def general(self, model: torch.nn.Module, base: Base) -> dict[str, Any]:
-        """The columns that know nothing of the person."""
-        said = self.say(model, [q.question for q in base.general], GENERAL_TOKENS, None)
-        kept = [
-            right(reply, q.answers)
-            for reply, q, known in zip(said, base.general, base.known, strict=True)
-            if known
-        ]
+        """The columns that know nothing of the person; `alone`: were the adapter to answer all."""
+        asked = [q.question for q in base.general]
+        said = self._say(model, asked, GENERAL_TOKENS, None)
         nll, kl = drift(Split(model, 0), base.replies)
         rises = [a - b for a, b in zip(nll, base.nll, strict=True)]
+        alone = _general(base, said, rises, kl)
+        if self.inside is None:
+            return alone
+        said = [s if self.inside(q) else b for s, b, q in zip(said, base.said, asked, strict=True)]
+        ours = [self.inside(text) for text in base.prompts]
+        rises = [rise if own else 0.0 for rise, own in zip(rises, ours, strict=True)]
+        kl = [part if own else 0.0 * part for part, own in zip(kl, ours, strict=True)]
+        short = ("kept", "general_nll", "kl")
         return {
-            "kept": evaluate.share(kept),
-            "general_replies": said,
-            "general_nll": fmean(rises),
-            "general_rises": rises,
-            "kl": kl,
+            **_general(base, said, rises, kl),
+            "inside": evaluate.share(ours),
+            "alone": {name: alone[name] for name in short},
         }
 
 
+def _general(
+    base: Base, said: Sequence[str], rises: Sequence[float], kl: Sequence[torch.Tensor]
+) -> dict[str, Any]:
+    answered = zip(said, base.general, base.known, strict=True)
+    return {
+        "kept": evaluate.share([right(reply, q.answers) for reply, q, known in answered if known]),
+        "general_replies": list(said),
+        "general_nll": fmean(rises),
+        "general_rises": list(rises),
+        "kl": float(torch.cat(list(kl)).mean()),
+    }
+
+
 @torch.no_grad()
-def drift(split: Split, replies: Sequence[Anchor], at_once: int = 12) -> tuple[list[float], float]:
-    """NLL of each of the base's replies, and the mean KL(base ‖ model) at their tokens, in nats."""
+def drift(
+    split: Split, replies: Sequence[Anchor], at_once: int = 12
+) -> tuple[list[float], list[torch.Tensor]]:
+    """NLL of each of the base's replies, and KL(base ‖ model) at each of its tokens, in nats."""
     rows = Activations(split, [a.encoded for a in replies])
     nll, kl = [], []
     for start in range(0, len(replies), at_once):
@@ -144,8 +180,9 @@ def drift(split: Split, replies: Sequence[Anchor], at_once: int = 12) -> tuple[l
         logits = batch.logits(split)
         losses = completion_nll(logits, batch.target)
         nll += [float(losses[batch.owner == n].mean()) for n in range(len(part))]
-        kl.append(kl_to_teacher(logits, Teacher.joined([replies[i].teacher for i in part])))
-    return nll, float(torch.cat(kl).mean())
+        found = kl_to_teacher(logits, Teacher.joined([replies[i].teacher for i in part]))
+        kl += [found[batch.owner == n] for n in range(len(part))]
+    return nll, kl
 
 
 def questions(fact: Fact) -> list[tuple[str, str]]:

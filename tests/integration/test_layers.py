@@ -14,6 +14,7 @@ from acclimate.adapters.base import MLP, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.export import save_peft
 from acclimate.adapters.layers import Layer, change, choose, gradients, measure
 from acclimate.adapters.prompt import Encoded, Prompt
+from acclimate.adapters.shipped import shipped_lines
 from acclimate.adapters.snapshot import Training
 from acclimate.adapters.train import Anchor
 
@@ -166,7 +167,7 @@ def test_an_adapter_keeps_its_parents_layers(
 def test_the_default_model_is_trained_on_its_top_third(real_models: Path) -> None:
     path = next(real_models.glob("*mol*.gguf"))
     base, prompt = load_base(path), Prompt.from_gguf(path)
-    made = anchors.make(base, prompt, anchors.shipped_prompts("short_prompts")[:8], 8)
+    made = anchors.make(base, prompt, shipped_lines("short_prompts")[:8], 8)
     found = measure(base, prompt, [anchor.encoded for anchor in made], MLP)
     assert len(found) == 30
     assert change([layer.score for layer in found]) in (19, 20, 21)

@@ -6,20 +6,23 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import uvicorn
 
 from acclimate.adapters.prompt import Prompt
+from acclimate.adapters.scope import Scope
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import RetrievalConfig
+from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.server import create_app, unguarded
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, conversations, ledger
@@ -438,3 +441,28 @@ def test_status_and_metrics_while_it_serves(served: Served) -> None:
     assert found["daemon"]["memory_bytes"] > 10**6
     assert found["engine"]["live"] == "base"
     assert "acclimate_engine_generated_tokens_total" in served.http.get("/metrics").text
+
+
+def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(served: Served) -> None:
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return np.array([[1.0, 0.0] if "my" in t else [0.0, 1.0] for t in texts], np.float32)
+
+    def answered_by(model: str, *asked: str) -> str:
+        messages = [{"role": "user", "content": text} for text in asked]
+        reply = served.ask(model=model, messages=messages).json()
+        return str(reply["acclimate"]["adapter"])
+
+    scope = served.home.adapter_dir(1) / SCOPE_FILE
+    scope.write_bytes(Scope("m", [1.0, -1.0], 0.0, 0.1).to_json())
+    served.core.scoping = Scoping(served.home, embed, "m")
+    served.core.switch.set_live("v0001")
+    try:
+        assert answered_by("live", "Where is my clarinet?") == "v0001"
+        assert answered_by("live", "Who invented the clarinet?") == "base"
+        assert answered_by("live", "Where is my clarinet?", "And the oboe?") == "v0001"
+        assert answered_by("v0001", "Who invented the clarinet?") == "v0001", "asked for by name"
+        assert answered_by("base", "Where is my clarinet?") == "base"
+    finally:
+        served.core.scoping = None
+        served.core.switch.set_live("base")
+        scope.unlink()

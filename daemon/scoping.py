@@ -1,0 +1,117 @@
+"""Whether the live adapter or the base answers: by what the question is like.
+
+Knows the adapters' scope files, the embedder and conversations; moves nothing and keeps no text
+but the vectors of the last few questions, in memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from acclimate.adapters.scope import Scope
+from acclimate.adapters.shipped import shipped_lines
+from acclimate.daemon.retrieve import MAX_QUERY_CHARS
+from acclimate.store.errors import AcclimateError
+from acclimate.store.files import Home, parse_version
+
+log = structlog.get_logger(__name__)
+
+SCOPE_FILE = "scope.json"
+# What general text is: the anchors' prompts.
+GENERAL = ("anchor_prompts", "short_prompts")
+# Where nothing is known yet: what an adapter's share of general text may be taken for.
+USUAL_SHARE = 0.5
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+
+
+class ScopeConfig(BaseModel):
+    """`[scope]` of config.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+
+
+class Scoping:
+    """Scopes of one home's adapters. Every method blocks and may be called from any thread.
+
+    `embed` gives vectors of unit length, (texts, dimensions); `embedder` names the model that does.
+    """
+
+    def __init__(
+        self, home: Home, embed: Embed, embedder: str, settings: ScopeConfig | None = None
+    ) -> None:
+        self._home = home
+        self._embed = embed
+        self._embedder = embedder
+        self._settings = settings or ScopeConfig()
+        self._lock = threading.Lock()
+        self._read: dict[str, Scope | None] = {}  # the one that was asked for last
+        self._general: NDArray[np.float32] | None = None
+
+    def fit(self, questions: Sequence[str]) -> Scope | None:
+        """The scope of an adapter that was taught these; None where it cannot be told.
+
+        Takes seconds at its first call, which embeds the general texts.
+        """
+        if not questions or not self._settings.enabled:
+            return None
+        try:
+            if self._general is None:
+                self._general = self._embed([t for name in GENERAL for t in shipped_lines(name)])
+            return Scope.fit(self._embed(questions), self._general, self._embedder)
+        except AcclimateError as error:
+            log.warning("no_scope", error=str(error))
+            return None
+
+    def covers(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> bool:
+        """Whether the adapter is to answer; the base is where none of what the user said is like
+        what it was taught.
+
+        One that has no scope, or one of another embedder, answers everything.
+        """
+        scope = self._of(adapter) if self._settings.enabled else None
+        if scope is None:
+            return True
+        said = (m["content"].strip() for m in reversed(messages) if m["role"] == "user")
+        asked = [text[:MAX_QUERY_CHARS] for text in said if text]
+        try:
+            # The last one first: it decides most often, and retrieval wants its vector as well.
+            return not asked or any(scope.covers(self._embed([text])[0]) for text in asked)
+        except (AcclimateError, ValueError) as error:
+            log.warning("scope_not_asked", error=str(error))
+            return True
+
+    def share(self, adapter: str | None) -> float:
+        """How much of general text an adapter answers, 0 to 1; what is usual where None is given;
+        1 for one without a scope."""
+        if not self._settings.enabled:
+            return 1.0
+        if adapter is None:
+            return USUAL_SHARE
+        scope = self._of(adapter)
+        return 1.0 if scope is None else scope.general
+
+    def _of(self, adapter: str) -> Scope | None:
+        with self._lock:
+            if adapter not in self._read:
+                self._read = {adapter: self._load(adapter)}
+            return self._read[adapter]
+
+    def _load(self, adapter: str) -> Scope | None:
+        try:
+            path = self._home.adapter_dir(parse_version(adapter)) / SCOPE_FILE
+            scope = Scope.from_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("scope_not_read", adapter=adapter, error=str(error))
+            return None
+        return scope if scope.embedder == self._embedder else None
