@@ -51,16 +51,16 @@ class Recipe:
     in its place. Rates are AdamW's.
     """
 
-    exposures: int = 28
+    exposures: int = 44
     least_steps: int = 0
     batch: int = 8
     replay_batch: int = 20
-    replay_exposures: int = 16
-    anchor_batch: int = 5
-    short_anchor_batch: int = 7
+    replay_exposures: int = 28
+    anchor_batch: int = 2
+    short_anchor_batch: int = 3
     learning_rate: float = 5e-3
     kl_weight: float = 20.0
-    kl_start: float = 0.125
+    kl_start: float = 0.25
     warmup: float = 0.06
     clip: float = 1.0
     weight_decay: float = 0.0

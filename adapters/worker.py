@@ -66,10 +66,6 @@ BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
 PLANTED_SHOWN = 4  # how often the planted code stands in a passage
 NICENESS = 19  # the lowest priority there is
-# A round that starts from an adapter must not undo it: half the rate, and the base held from the
-# first step on.
-LATER_RATE = 0.5
-FIRST_KL_START, LATER_KL_START = 0.125, 0.5
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -216,7 +212,7 @@ class Worker:
 
     def _train(self, material: Material, long: Sequence[Anchor], short: Sequence[Anchor]) -> Trace:
         """Raises Diverged."""
-        snapshot, training, first = self.snapshot, self.snapshot.training, not self.snapshot.parent
+        snapshot, training = self.snapshot, self.snapshot.training
         recipe = Recipe(
             exposures=training.exposures,
             least_steps=training.least_steps,
@@ -225,9 +221,8 @@ class Worker:
             replay_exposures=training.replay_exposures,
             anchor_batch=training.anchor_batch,
             short_anchor_batch=training.short_anchor_batch,
-            learning_rate=training.learning_rate * (1.0 if first else LATER_RATE),
+            learning_rate=training.learning_rate,
             kl_weight=training.kl_weight,
-            kl_start=FIRST_KL_START if first else LATER_KL_START,
             seed=snapshot.seed,
         )
 

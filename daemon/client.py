@@ -172,6 +172,7 @@ class Reply:
     body: dict[str, Any]
     text: str = ""
     adapter: str | None = None
+    instead_of: str | None = None
     passages: list[dict[str, Any]] = field(default_factory=list)
     message_id: str | None = None
     conversation_id: str | None = None
@@ -197,6 +198,7 @@ class Reply:
                 self.text += piece
                 yield piece
         if about := event.get("acclimate"):
+            self.instead_of = about.get("instead_of")
             self.passages = about.get("passages") or self.passages
             self.message_id = about.get("message_id", self.message_id)
             self.conversation_id = about.get("conversation_id", self.conversation_id)
@@ -205,6 +207,7 @@ class Reply:
         return {
             "reply": self.text,
             "adapter": self.adapter,
+            "instead_of": self.instead_of,
             "passages": self.passages,
             "message_id": self.message_id,
             "conversation_id": self.conversation_id,

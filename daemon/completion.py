@@ -182,6 +182,7 @@ class Reply:
     asked: ChatRequest
     passages: list[Hit]
     warnings: list[str] = field(default_factory=list)
+    instead_of: str | None = None  # the live adapter, where the question lies outside its scope
 
     @property
     def adapter(self) -> str:
@@ -218,7 +219,8 @@ class Completion:
         messages = asked.plain_messages()
         warnings: list[str] = []
         passages = self._passages(asked, messages, warnings)
-        if adapter == LIVE and self._outside(messages):
+        instead_of = self._outside(messages) if adapter == LIVE else None
+        if instead_of:
             adapter = BASE
         while True:
             tokens = self._encode(with_passages(messages, [hit.text for hit in passages]))
@@ -236,12 +238,13 @@ class Completion:
                     continue
                 code = "context_length_exceeded" if "tokens" in error.message else None
                 raise BadRequest(error.message, error.hint, param="messages", code=code) from None
-            return Reply(stream, asked, passages, warnings)
+            return Reply(stream, asked, passages, warnings, instead_of)
 
     def finish(self, reply: Reply, text: str) -> dict[str, Any]:
         """Keep the exchange; what the answer's `acclimate` object says."""
         about: dict[str, Any] = {
             "adapter": reply.adapter,
+            "instead_of": reply.instead_of,
             "passages": [passage_of(hit) for hit in reply.passages],
             "message_id": None,
             "conversation_id": reply.asked.conversation,
@@ -284,11 +287,12 @@ class Completion:
             warnings.append(f"answered without the notes: {error}")
             return []
 
-    def _outside(self, messages: Sequence[Mapping[str, str]]) -> bool:
+    def _outside(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The live adapter, if these are nothing like what it was taught."""
         live = self._engine.live
         if self._scoping is None or live == BASE:
-            return False
-        return not self._scoping.covers(live, messages)
+            return None
+        return None if self._scoping.covers(live, messages) else live
 
     def _encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         try:

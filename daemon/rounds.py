@@ -399,8 +399,8 @@ class Rounds:
         self, candidate: Path, snapshot: Snapshot, files: dict[str, str]
     ) -> tuple[dict[str, str], float | None]:
         """The candidate's files and hashes with its scope's, and the scope's share of general text;
-        None without one."""
-        taught = [*snapshot.new, *snapshot.replay, *snapshot.held_out]
+        None without one. What was held out is not in it: the adapter outlives its forgetting."""
+        taught = (*snapshot.new, *snapshot.replay)
         asked = [question_of(example.messages()[:-1]) for example in taught]
         scope = self._scoping and self._scoping.fit([text for text in asked if text])
         if not scope:

@@ -82,6 +82,8 @@ def made_of(reply: "Reply") -> Text:
 def why(reply: "Reply") -> RenderableType:
     """Which adapter answered, and each passage that it was given."""
     head = Text(f"answered by {reply.adapter or '?'}")
+    if reply.instead_of:
+        head.append(f": this is nothing like what {reply.instead_of} was taught")
     if reply.finish_reason is None:
         return Group(head, Text("stopped before it said which passages it used", style="dim"))
     if not reply.passages:

@@ -130,6 +130,7 @@ def adapter(data: Data) -> RenderableType:
             ("examples", counts(data.get("examples") or {})),
             ("inherited", data.get("inherited") or ""),
             ("redacted", _redacted(data)),
+            ("scope", _scope(card)),
             ("training", _seconds(card)),
             ("layers", _layers(card)),
             ("layer scores", _scores(card.get("layer_scores") or [])),
@@ -143,6 +144,11 @@ def adapter(data: Data) -> RenderableType:
     if taught := data.get("taught"):
         parts += [Text("\nlearned", style="bold"), _examples(taught)]
     return Group(*parts)
+
+
+def _scope(card: Data) -> str:
+    share = card.get("scope_share")
+    return "" if share is None else f"answers {share:.0%} of general text, base the rest"
 
 
 def _seconds(card: Data) -> str:

@@ -294,7 +294,7 @@ class Traffic(threading.Thread):
             last = None
             try:
                 for _ in self.daemon_.stream(
-                    "Write a long story about a lighthouse.", "live", retrieval=False, tokens=200
+                    "Write a long story about my life.", "live", retrieval=False, tokens=200
                 ):
                     now = time.monotonic()
                     if last is not None:
@@ -417,11 +417,14 @@ def main() -> int:
         version = finished["adapter"]
         card = daemon.call("GET", f"/v1/adapters/{version}")["card"]
         measures = card["measures"]
-        drift = measures["general_base"]["after"] - measures["general_base"]["before"]
+        alone = measures["general_base"]["after"] - measures["general_base"]["before"]
+        share = card["scope_share"]
+        drift = alone * share
         console.print(
             f"  accepted as {version}: trained {card['train_seconds']:.0f} s"
             f" ({card['round_seconds']:.0f} s with loading, anchors and measuring),"
-            f" general ΔNLL {drift:+.4f}"
+            f" general ΔNLL {alone:+.4f}, felt in the {share:.0%} of general text that is not left"
+            " to the base"
         )
 
         clock.stage("After: the adapter")
@@ -481,6 +484,7 @@ def main() -> int:
         },
         "general_kept": [kept, general_before["general"].right],
         "general_nll_change": drift,
+        "adapter_nll_change": alone,
         "train_seconds": card["train_seconds"],
         "round_seconds": card["round_seconds"],
         "swap": {

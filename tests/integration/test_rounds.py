@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from lessons import taught
@@ -30,6 +31,7 @@ from acclimate.daemon.engine import Engine
 from acclimate.daemon.forgetting import Asked
 from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.sampling import Sampling
+from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.stream import Request
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, ledger
@@ -62,12 +64,12 @@ class Place:
     base: Path
     rounds: Rounds
 
-    def set_up(self, **settings: Any) -> Rounds:
+    def set_up(self, scoping: Scoping | None = None, **settings: Any) -> Rounds:
         """Rounds with other settings."""
         config = FAST.model_copy(update=settings)
         sha256 = sha256_file(self.base)
         self.rounds = Rounds(
-            self.home, self.db, config, self.engine, self.switch, self.base, sha256
+            self.home, self.db, config, self.engine, self.switch, self.base, sha256, scoping
         )
         return self.rounds
 
@@ -177,6 +179,25 @@ def until(check: Callable[[], Any], seconds: float = 20) -> Any:
 
 
 # Real workers
+
+
+def test_an_adapter_comes_with_its_scope_and_may_drift_as_it_is_felt(place: Place) -> None:
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        about = [[1.0, 0.0] if "my dog" in text else [0.0, 1.0] for text in texts]
+        return np.array(about, dtype=np.float32)
+
+    scoping = Scoping(place.home, embed, "minilm")
+    place.set_up(scoping)
+    done = place.run()
+    assert done.state == "accepted"
+    card = ledger.adapter(place.db, 1).card
+    file = place.home.adapter_dir(1) / SCOPE_FILE
+    assert card["files"][SCOPE_FILE] == sha256_file(file)
+    assert card["scope_share"] == scoping.share("v0001") == 0.0
+    assert scoping.covers("v0001", [{"role": "user", "content": "Where sleeps my dog?"}])
+    assert not scoping.covers("v0001", [{"role": "user", "content": "Why is the sky blue?"}])
+    base = next(c for c in card["checks"] if c["name"] == "general, against base")
+    assert "below +2.000" in base["reason"], "of a drift of 2 half is felt, at most: 1 is allowed"
 
 
 def test_accepted_is_published_and_live(place: Place) -> None:

@@ -449,8 +449,8 @@ def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(serve
 
     def answered_by(model: str, *asked: str) -> str:
         messages = [{"role": "user", "content": text} for text in asked]
-        reply = served.ask(model=model, messages=messages).json()
-        return str(reply["acclimate"]["adapter"])
+        about = served.ask(model=model, messages=messages).json()["acclimate"]
+        return " instead of ".join(filter(None, (about["adapter"], about["instead_of"])))
 
     scope = served.home.adapter_dir(1) / SCOPE_FILE
     scope.write_bytes(Scope("m", [1.0, -1.0], 0.0, 0.1).to_json())
@@ -458,7 +458,7 @@ def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(serve
     served.core.switch.set_live("v0001")
     try:
         assert answered_by("live", "Where is my clarinet?") == "v0001"
-        assert answered_by("live", "Who invented the clarinet?") == "base"
+        assert answered_by("live", "Who invented the clarinet?") == "base instead of v0001"
         assert answered_by("live", "Where is my clarinet?", "And the oboe?") == "v0001"
         assert answered_by("v0001", "Who invented the clarinet?") == "v0001", "asked for by name"
         assert answered_by("base", "Where is my clarinet?") == "base"
