@@ -57,7 +57,7 @@ class Measured:
             for reply, (_, answer) in zip(replies, taught, strict=True)
         ]
         return {
-            **{key: found[key] for key in ("general_nll", "kl", "kept")},
+            **{key: found[key] for key in ("general_nll", "kl", "kept", "inside", "alone")},
             "exact": evaluate.share(recalled),
             "exact_last_ten": evaluate.share(recalled[-10:]),
         }
@@ -91,6 +91,7 @@ def main() -> int:
     if ledger.live(person.db) is not None and args.out.exists():
         rows = json.loads(args.out.read_text("utf-8"))
     measured = Measured(args.models)
+    measured.probe.inside = person.inside
     try:
         for number in range(len(rows) + 1, args.rounds + 1):
             new = range((number - 1) * args.facts, number * args.facts)
@@ -117,7 +118,8 @@ def _line(row: dict[str, Any]) -> str:
     parts += [f"scale {row['scale']}, λ {row['kl_weight'] or 0:.0f}"]
     if "general_nll" in row:
         parts.append(
-            f"general ΔNLL {row['general_nll']:+.4f}, KL {row['kl']:.4f}, kept {row['kept']:.0%};"
+            f"general ΔNLL {row['general_nll']:+.4f}, KL {row['kl']:.4f}, kept {row['kept']:.0%},"
+            f" the adapter alone {row['alone']['general_nll']:+.4f};"
             f" taught, exact {row['exact']:.0%}, the last ten {row['exact_last_ten']:.0%}"
         )
     return "; ".join([*parts, *row["reasons"]])

@@ -81,12 +81,12 @@ def _points(value: float | None) -> str:
 
 
 COLUMNS: tuple[tuple[str, Callable[[Row, Rows], str]], ...] = (
-    ("reworded", lambda row, _: _share(row["reworded"])),
-    ("exact", lambda row, _: _share(row["exact"])),
+    ("reworded", lambda row, _: _share(row.get("reworded"))),
+    ("exact", lambda row, _: _share(row.get("exact"))),
     ("roundabout", lambda row, _: _share(row.get("roundabout"))),
     ("just after", lambda _, rows: _share(plasticity(rows))),
     ("BWT", lambda _, rows: _points(backward_transfer(rows))),
-    ("stale", lambda row, _: _share(row["stale"])),
+    ("stale", lambda row, _: _share(row.get("stale"))),
     ("style", lambda row, _: _share(row.get("style"))),
     ("kept", lambda row, _: _share(row.get("kept"))),
     ("ΔNLL", lambda row, _: f"{row['general_nll']:+.3f}" if "general_nll" in row else "–"),
@@ -116,6 +116,8 @@ def table(results: Mapping[str, Rows]) -> str:
         lines.append(_line(name + (" (then failed)" if failed else ""), last, done))
         if "retrieval" in last:
             lines.append(_line(f"{name} + retrieval", last["retrieval"], ()))
+        if "alone" in last:  # the same adapter, were it to answer what lies outside its scope
+            lines.append(_line(f"{name}, without a scope", last["alone"], ()))
     return "\n".join(lines)
 
 
