@@ -71,6 +71,8 @@ class Probe:
     def _say(
         self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: Passages | None
     ) -> list[str]:
+        if not asked:
+            return []
         rows = []
         for text in asked:
             messages = [{"role": "user", "content": text}]
