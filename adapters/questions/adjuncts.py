@@ -21,6 +21,8 @@ def of_place(b: Builder, part: Part) -> Iterator[Candidate]:
     answer = (*words, *phrase.name) if not apart(phrase) else words
     if phrase.head.tag in ("S", "O") and part.prep != "by":
         return
+    if clause.base == "have" and not any(p.kind == "object" for p in clause.parts):
+        return  # "whom I had on the phone"
     if part.prep == "by" and clause.passive:
         yield from _agent(b, part, answer)
         return

@@ -38,6 +38,7 @@ def asked(clause: Clause, scene: Scene) -> Iterator[Candidate]:
         return
     if clause.subject is not None and clause.subject.head.low == "it":
         yield from _effort(builder)
+    yield from _called(builder)
     yield from _names(builder)
     yield from _defined(builder)
     if clause.negative and not (clause.tense == "modal" or clause.first in ("don't", "doesn't")):
@@ -101,6 +102,17 @@ def _effort(b: Builder) -> Iterator[Candidate]:
             me = [p.phrase.low for p in clause.parts if p.phrase.low in ("me", "us")]
             question = finished([how, do, "it", clause.base, *me, what])
             yield from b.make(question, part.words, 0.3)
+
+
+def _called(b: Builder) -> Iterator[Candidate]:
+    """ "They call me Custard"."""
+    clause = b.clause
+    whom = next((p.phrase.low for p in clause.parts if p.kind == "object"), "")
+    name = next((p for p in clause.parts if p.kind == "complement"), None)
+    unnamed = clause.subject is not None and clause.subject.head.low == "they" and b.who is None
+    if unnamed and clause.base == "call" and whom in ("me", "us") and name is not None:
+        do = "did" if clause.tense == "past" else "do"
+        yield from b.make(f"What {do} they call {whom}?", name.words, 0.3)
 
 
 def _defined(b: Builder) -> Iterator[Candidate]:
@@ -218,7 +230,7 @@ def _subject_of(b: Builder) -> Iterator[Candidate]:
     tail = b.tail(None, timed=clause.tense == "present")
     if not tail or subject.joined:
         return
-    person = is_person(subject, b.scene)
+    person = is_person(subject, b.scene) or _serves(clause, subject)
     named = subject.head.tag == "N" or bool(subject.name)
     answer: tuple[Token, ...] = subject.words
     if subject.name:
@@ -236,9 +248,10 @@ def _subject_of(b: Builder) -> Iterator[Candidate]:
     weight = 0.04 if person and named else 0.0 if person or named else -0.25
     if subject.words[0].low in ("my", "our") and clause.tense == "present":
         weight -= 0.15
-    if clause.base in _GIVING and any(w.low == "me" for p in clause.parts for w in p.words):
+    gave = clause.base in _GIVING and any(w.low == "me" for p in clause.parts for w in p.words)
+    if gave:
         weight += 0.3
-    wh = "who" if person else "what"
+    wh = "who" if person or gave else "what"
     if (
         clause.front
         and subject.words[0].start > clause.parts[0].words[-1].end
@@ -246,6 +259,27 @@ def _subject_of(b: Builder) -> Iterator[Candidate]:
     ):
         weight += 0.45  # "In the hall hangs a map"
     yield from b.make(finished([wh, *verbs, *tail]), answer, weight)
+
+
+# What things do to what is mine as well.
+_OF_THINGS = frozenset(
+    "have contain need cost be become include suit fit cover hold lie stand stop pass run open"
+    " close start end begin belong mean make help cause leave reach join serve own use call"
+    " get".split()
+)
+
+
+def _serves(clause: Clause, subject: Phrase) -> bool:
+    """ "Hesketh mows my lawn": a name that does something to what is mine is taken for somebody."""
+    if subject.head.tag != "N" or subject.words[0].tag != "N" or clause.base in _OF_THINGS:
+        return False
+    if any(w.tag in ("#", "'") for w in subject.words):
+        return False
+    if clause.base in _GIVING and any(w.low == "me" for p in clause.parts for w in p.words):
+        return True
+    return any(p.kind == "object" for p in clause.parts) and any(
+        p.phrase.words[0].low in ("my", "our") for p in clause.parts
+    )
 
 
 def _existing(b: Builder) -> Iterator[Candidate]:

@@ -239,6 +239,8 @@ class Builder:
         if not content:
             return
         weight += -0.12 if len(content) == 1 else 0.0
+        if low[0] in ("my", "our") and not any(w.tag in ("N", "#") for w in answer):
+            weight -= 0.3  # "my car" says little
         weight += self._bias() + specific(answer) - (0.15 if self.vague else 0.0)
         self.vague = False
         yield Candidate(

@@ -209,11 +209,18 @@ def _segment(
         if person is not None:  # "Chapel key: with Miss Pym"
             yield from made(finished(["who has", thing]), words[1 : person.end], 0.35)
         return
+    somebody = belongs(key[-1].low, "role", "kin") or key[0].low in scene.persons
+    if somebody and all(w.tag == "#" for w in words) and _DIALLED.fullmatch(_written(words)):
+        yield from made(finished([f"what is {thing}'s phone number"]), words, weight)
+        return
     if time_end(words, 0) == len(words):
         wh, weight = "when", weight + 0.05
         words = words[1:] if head.tag == "P" and head.low in ("on", "at", "in", "by") else words
     elif head.low in STILL and len(words) > 1 and words[1].tag in ("D", "N"):
         wh = "where"
+        place = phrase(words, 1, subject=False)
+        if place is not None and len(words) > LONGEST_ANSWER:
+            words = words[: place.end]
         words = words[1:] if head.low in ("in", "on", "at") else words
     elif belongs(words[-1].low, "colour") and len(words) <= 2:
         wh = "what colour"
@@ -255,6 +262,13 @@ def _segment(
     else:
         question = finished([wh, be, thing])
     yield from made(question, words, weight)
+
+
+_DIALLED = re.compile(r"\+?\d{7,}")
+
+
+def _written(words: Sequence[Token]) -> str:
+    return "".join(re.sub(r"[^+\d]", "", w.text) for w in words)
 
 
 def _is_stock(words: Sequence[Token], key: Sequence[Token]) -> bool:

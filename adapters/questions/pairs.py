@@ -101,13 +101,24 @@ def _asked(
             lead = next((c.subject for c in each.clauses if c.subject is not None), None)
             if whole and lead is not None and not line.column:
                 before = text[line.start : lead.words[0].start].rstrip()
-                if before.endswith((",", ";")):
+                if not before.endswith((",", ";")):
+                    before = _head(line.text)
+                if before:
                     out += keyed(replace(line, text=before.rstrip(",; ")), scene)
             if not whole or line.column:
                 out = [*keyed(line, scene)]
         elif not any(c.parts for c in each.clauses) and each.words and not line.leads:
             out += verbless(each.words, line, scene)
         yield line, [replace(c, weight=c.weight * _tasks(line)) for c in out]
+
+
+def _head(value: str) -> str:
+    """What stands before the first comma or bracket, where it is no sentence: "Dr Obi, who …"."""
+    head = re.split(r"\s*(?:[,;(]|\s[-–—]\s)", value, maxsplit=1)[0]
+    words = tokens(head, 0, len(head))
+    if head == value or any(w.tag in ("X", "S") or w.can("third") for w in words):
+        return ""
+    return "" if any(c.subject is not None for c in clauses(words)) else head
 
 
 def _is_dated(headings: tuple[str, ...]) -> bool:

@@ -188,11 +188,21 @@ def _possessive(words: Sequence[Token], at: int, subject: bool) -> bool:
         return True  # "at Kemble's, on Friday"
     if token.tag in ("D", "P", "S", "X", "C", ","):
         return False
+    if subject and _ends_in_colour(words, at + 1):
+        return False  # "The front door's pale green."
     if token.tag == "A" or token.low in NEGATIONS:
         return False
     if token.can("participle", "ing") and not token.can("base"):
         return at + 2 < len(words) and words[at + 2].tag in ("w", "N")
     return True
+
+
+def _ends_in_colour(words: Sequence[Token], at: int) -> bool:
+    """Whether nothing but a colour stands there, of one or two words."""
+    for end in (at + 1, at + 2):
+        if end <= len(words) and belongs(words[end - 1].low, "colour"):
+            return end == len(words) or words[end].tag in (",", ".", ";", "!", "C", "(")
+    return False
 
 
 def _is_noun(words: Sequence[Token], n: int, at: int, head: Token | None, subject: bool) -> bool:

@@ -115,7 +115,8 @@ def part_at(words: Sequence[Token], n: int) -> tuple[Part | None, int]:
         kind = "place" if token.low in PLACES else "with"
         if (inner.head.low in _IDIOMS and len(inner.words) == 1) or inner.low in _ENDS:
             return None, inner.end
-        if belongs(inner.head.low, "abstract") and inner.words[0].low not in ("the", "my", "our"):
+        abstract = belongs(inner.head.low, "abstract") and inner.head.tag != "N"
+        if abstract and inner.words[0].low not in ("the", "my", "our"):
             kind = "with"
         return Part(kind, inner, token.low, tuple(words[n : inner.end])), inner.end
     inner = phrase(words, n, subject=False)
@@ -322,7 +323,7 @@ def _chain(words: Sequence[Token], at: int, base: str) -> tuple[int, list[str]]:
             following is None or following.tag in (",", ".", "P", "C", "A")
             or (token.low in _APART and time_end(words, at + 1) > at + 1)
             or (token.low in ("up", "away") and following.tag in ("D", "N"))
-            or (belongs(base, "phrasal") and following.tag in ("D", "N", "w", "#"))
+            or (belongs(base, "phrasal") and not chain and following.tag in ("D", "N", "w", "#"))
         ):  # fmt: skip
             if time_end(words, at) > at:
                 break

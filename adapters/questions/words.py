@@ -223,6 +223,8 @@ def _tag(
         return "X"
     if low in ("and", "or", "but", "nor", "&", "plus"):
         return "C"
+    if low in ("first", "last") and n and words[n - 1].low in SUBJECTS:
+        return "A"  # "where we first met"
     if low in SUBJECTS and (low != "i" or token.text == "I"):
         return "S"
     if low in _OBJECTS:
@@ -280,6 +282,8 @@ def _numeric(words: list[Token], n: int) -> bool:
 def _after_pronoun(words: list[Token], n: int) -> tuple[Form, ...]:
     """ "We barter", "she embroiders": what follows such a pronoun is a verb, known or not."""
     low = words[n].low
+    if belongs(low, "ordinal"):
+        return ()
     before = n - 1
     while before >= 0 and words[before].low in _ADVERBS:
         before -= 1
