@@ -251,6 +251,7 @@ def _subject_of(b: Builder) -> Iterator[Candidate]:
     gave = clause.base in _GIVING and any(w.low == "me" for p in clause.parts for w in p.words)
     if gave:
         weight += 0.3
+    gave = gave and clause.tense != "present"  # "Wool gives me a rash"
     wh = "who" if person or gave else "what"
     if (
         clause.front
@@ -275,7 +276,8 @@ def _serves(clause: Clause, subject: Phrase) -> bool:
         return False
     if any(w.tag in ("#", "'") for w in subject.words):
         return False
-    if clause.base in _GIVING and any(w.low == "me" for p in clause.parts for w in p.words):
+    me = any(w.low == "me" for p in clause.parts for w in p.words)
+    if clause.base in _GIVING and me and clause.tense != "present":
         return True
     return any(p.kind == "object" for p in clause.parts) and any(
         p.phrase.words[0].low in ("my", "our") for p in clause.parts

@@ -104,7 +104,9 @@ def _object(b: Builder, part: Part) -> Iterator[Candidate]:
     if phrase.name and words[0].low in ("a", "an"):
         bare = b.scene.said([w for w in words if w.tag != "D" and w.low != "new"])
         if bare is not None:
-            yield from b.make(b.ask(f"which {bare}", part), phrase.name, 0.1)
+            # "What is our boat called?" asks the same of what one has.
+            weight = -0.1 if belongs(clause.base, "have") else 0.1
+            yield from b.make(b.ask(f"which {bare}", part), phrase.name, weight)
         return
     if base == "have" and len(words) == 3 and words[1].low in ("new", "different"):
         return  # what it is now is said elsewhere

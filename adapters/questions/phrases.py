@@ -255,10 +255,12 @@ def _named(words: Sequence[Token], found: Phrase) -> Phrase:
     at = found.end
     if at + 2 < len(words) and words[at].tag == "," and words[at + 1].low in ("called", "named"):
         at += 1
-    if at < len(words) and words[at].low in ("called", "named", "nicknamed"):
-        end = name_end(words, at + 1)
-        if end > at + 1:
-            return replace(found, name=_unquoted(words[at + 1 : end]), end=end)
+    by_name = [w.low for w in words[at : at + 4]] == ["by", "the", "name", "of"]
+    if by_name or (at < len(words) and words[at].low in ("called", "named", "nicknamed")):
+        first = at + 4 if by_name else at + 1
+        end = name_end(words, first)
+        if end > first:
+            return replace(found, name=_unquoted(words[first:end]), end=end)
     inside = list(found.words)
     cut = len(inside)
     while cut and inside[cut - 1].tag == "N":
