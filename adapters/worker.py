@@ -67,6 +67,10 @@ CANARY_TOP_K = 64
 PLANTED_SHOWN = 4  # how often the planted code stands in a passage
 NICENESS = 19  # the lowest priority there is
 
+# A round that starts from an adapter must not undo it: half the rate, and the base held more
+# strongly from the first step on.
+LATER_RATE, LATER_KL_START = 0.5, 0.5
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -212,7 +216,7 @@ class Worker:
 
     def _train(self, material: Material, long: Sequence[Anchor], short: Sequence[Anchor]) -> Trace:
         """Raises Diverged."""
-        snapshot, training = self.snapshot, self.snapshot.training
+        snapshot, training, first = self.snapshot, self.snapshot.training, not self.snapshot.parent
         recipe = Recipe(
             exposures=training.exposures,
             least_steps=training.least_steps,
@@ -221,8 +225,9 @@ class Worker:
             replay_exposures=training.replay_exposures,
             anchor_batch=training.anchor_batch,
             short_anchor_batch=training.short_anchor_batch,
-            learning_rate=training.learning_rate,
+            learning_rate=training.learning_rate * (1.0 if first else LATER_RATE),
             kl_weight=training.kl_weight,
+            kl_start=Recipe.kl_start if first else LATER_KL_START,
             seed=snapshot.seed,
         )
 
