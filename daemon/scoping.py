@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import structlog
@@ -102,16 +103,20 @@ class Scoping:
     def _of(self, adapter: str) -> Scope | None:
         with self._lock:
             if adapter not in self._read:
-                self._read = {adapter: self._load(adapter)}
+                try:
+                    data = self._path(adapter).read_bytes()
+                except OSError:
+                    return None  # none was made, or the home's drive is away
+                self._read = {adapter: self._scope(adapter, data)}
             return self._read[adapter]
 
-    def _load(self, adapter: str) -> Scope | None:
+    def _path(self, adapter: str) -> Path:
+        return self._home.adapter_dir(parse_version(adapter)) / SCOPE_FILE
+
+    def _scope(self, adapter: str, data: bytes) -> Scope | None:
         try:
-            path = self._home.adapter_dir(parse_version(adapter)) / SCOPE_FILE
-            scope = Scope.from_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
+            scope = Scope.from_json(data)
+        except ValueError as error:
             log.warning("scope_not_read", adapter=adapter, error=str(error))
             return None
         return scope if scope.embedder == self._embedder else None
