@@ -6,13 +6,15 @@ Knows the index and the embedder; knows no model, no chat template and no HTTP.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from acclimate.store.db import Db, ids
+from acclimate.store.chunk import sentences
+from acclimate.store.db import Db
 from acclimate.store.errors import EngineError
 from acclimate.store.index import Hit, Index
 from acclimate.store.topics import outdated
@@ -35,7 +37,7 @@ class RetrievalConfig(BaseModel):
     """`[retrieval]` of config.toml.
 
     With all-MiniLM-L6-v2 the best passage for a question that the notes answer has a similarity
-    of 0.5 to 0.7, and for one about the world at large of 0.15 to 0.3.
+    of 0.4 to 0.8, and for one about the world at large of 0.2 to 0.4.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +45,7 @@ class RetrievalConfig(BaseModel):
     enabled: bool = True
     passages: int = Field(default=3, ge=1, le=50)
     max_chars: int = Field(default=1500, ge=100, le=200_000)
-    min_similarity: float = Field(default=0.3, ge=-1, le=1)
+    min_similarity: float = Field(default=0.33, ge=-1, le=1)
     min_relative: float = Field(default=0.9, ge=0, le=1)
     min_words: float = Field(default=0.5, ge=0, le=1)
 
@@ -79,9 +81,9 @@ class Retriever:
     def passages(self, query: str) -> list[Hit]:
         """The chunks worth showing the model, best first; their score is how well they fit.
 
-        That is the cosine similarity to the query, or the share of its words while a chunk has
-        no vector yet. What is below the floor is left out, what is over `max_chars`, and an
-        exchange that a later one contradicts.
+        That is the similarity to the query (`Index.similarities`), or the share of its words
+        while a chunk has no vector yet. What is below the floor is left out, what is over
+        `max_chars`, and an exchange that a later one contradicts.
         """
         query = query.strip()[:MAX_QUERY_CHARS]
         if not query:
@@ -90,7 +92,8 @@ class Retriever:
         # A question in other words than the answer's shares mostly its little ones with other
         # chunks, so that the ranking of words only names candidates here.
         hits = self._index.search(query, vector, CANDIDATES * self.settings.passages)
-        similarities = {} if vector is None else self._similarities(hits, vector)
+        numbers = [hit.chunk_id for hit in hits]
+        similarities = {} if vector is None else self._index.similarities(numbers, vector)
         fitting: list[tuple[float, Hit]] = []
         for hit in hits:
             words = shared_words(query, hit.text)
@@ -117,8 +120,17 @@ class Retriever:
         pending = self._index.pending(batch)
         if not pending:
             return 0
+        texts = [text for _, text in pending]
         chunk_ids = [chunk_id for chunk_id, _ in pending]
-        self._index.set_vectors(chunk_ids, self._vectors([text for _, text in pending]))
+        prose = self._index.prose(chunk_ids)
+        parts = [sentences(text) if n in prose else [] for n, text in pending]
+        vectors = self._vectors([*texts, *(part for each in parts for part in each)])
+        ends = np.cumsum([len(texts), *map(len, parts)])
+        self._index.set_vectors(
+            chunk_ids,
+            vectors[: len(texts)],
+            [vectors[start:end] for start, end in pairwise(ends)],
+        )
         return len(pending)
 
     def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
@@ -143,18 +155,6 @@ class Retriever:
             return None
         vector: NDArray[np.float32] = self._embedder.embed([query[:MAX_QUERY_CHARS]])[0]
         return vector
-
-    def _similarities(self, hits: Sequence[Hit], query: NDArray[np.float32]) -> dict[int, float]:
-        """Cosines of the hits that have a vector."""
-        rows = self._db.read().execute(
-            "SELECT id, vector FROM chunks WHERE vector IS NOT NULL"
-            " AND id IN (SELECT value FROM json_each(?))",
-            (ids(hit.chunk_id for hit in hits),),
-        )
-        return {
-            row["id"]: float(np.frombuffer(row["vector"], dtype=np.float32) @ query)
-            for row in rows.fetchall()
-        }
 
 
 def shared_words(query: str, text: str) -> float:

@@ -3,6 +3,7 @@
 Knows no files and no database.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ NOTE_SUFFIXES = ("", ".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".org"
 MAX_CHARS = 500
 # The splitter's time grows with the square of its input: it gets this much at once.
 _BLOCK_CHARS = 16_000
+MOST_SENTENCES = 24
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,16 @@ def chunk_text(
                 )
             )
     return chunks
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of a chunk, each to be found by itself; none where it is only one."""
+    found = []
+    for line in text.splitlines():
+        bare = line.strip(" \t-*#>")
+        parts = [part for part in _SENTENCE_END.split(bare) if len(part.split()) > 2]
+        found += parts or ([bare] if bare else [])
+    return found[:MOST_SENTENCES] if len(found) > 1 else []
 
 
 def chunk_exchanges(exchanges: Sequence[Exchange]) -> list[Chunk]:

@@ -29,6 +29,8 @@ _MAX_TERMS = 64
 _BATCH = 1000
 _MANY = 20_000  # chunks
 _CHANGED_SHARE = 0.1
+# What a chunk's own vector counts for beside that of its sentence nearest to the question.
+CHUNK_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,26 @@ class Index:
         )
         return [(row["id"], row["text"]) for row in rows.fetchall()]
 
-    def set_vectors(self, chunk_ids: Sequence[int], vectors: NDArray[np.float32]) -> None:
+    def prose(self, chunk_ids: Iterable[int]) -> set[int]:
+        """Those of the chunks that are no code."""
+        rows = self._db.read().execute(
+            "SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document_id"
+            " JOIN sources s ON s.id = d.source_id WHERE s.kind <> 'code'"
+            " AND c.id IN (SELECT value FROM json_each(?))",
+            (ids(chunk_ids),),
+        )
+        return {row["id"] for row in rows.fetchall()}
+
+    def set_vectors(
+        self,
+        chunk_ids: Sequence[int],
+        vectors: NDArray[np.float32],
+        sentences: Sequence[NDArray[np.float32]] = (),
+    ) -> None:
         """Store and index vectors, float32 (n, dimensions) of length 1. Raises ValueError.
 
-        Chunks that were deleted meanwhile are passed over.
+        `sentences` are those of each chunk's sentences, (m, dimensions), m may be 0. Chunks that
+        were deleted meanwhile are passed over.
         """
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if vectors.shape != (len(chunk_ids), self._dimensions):
@@ -101,9 +119,10 @@ class Index:
             )
             there = {row["id"]: row["had_one"] for row in rows.fetchall()}
             kept = [i for i, chunk_id in enumerate(chunk_ids) if chunk_id in there]
+            parts = [part.astype(np.float16).tobytes() or None for part in sentences]
             conn.executemany(
-                "UPDATE chunks SET vector = ? WHERE id = ?",
-                [(vectors[i].tobytes(), chunk_ids[i]) for i in kept],
+                "UPDATE chunks SET vector = ?, sentences = ? WHERE id = ?",
+                [(vectors[i].tobytes(), parts[i] if parts else None, chunk_ids[i]) for i in kept],
             )
             failpoint("index.vectors")
             with self._lock:
@@ -133,6 +152,29 @@ class Index:
         )
         hits = [Hit(**dict(row), score=scores[row["chunk_id"]]) for row in rows.fetchall()]
         return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))[:k]
+
+    def similarities(
+        self, chunk_ids: Iterable[int], query: NDArray[np.float32]
+    ) -> dict[int, float]:
+        """How near chunks are to a query's vector, (dimensions,), for those that have one.
+
+        A mean of two cosines, the chunk's and its nearest sentence's: a chunk tells several things,
+        of which a question asks one.
+        """
+        rows = self._db.read().execute(
+            "SELECT id, vector, sentences FROM chunks WHERE vector IS NOT NULL"
+            " AND id IN (SELECT value FROM json_each(?))",
+            (ids(chunk_ids),),
+        )
+        found = {}
+        for row in rows.fetchall():
+            whole = float(np.frombuffer(row["vector"], np.float32) @ query)
+            nearest = whole
+            if row["sentences"]:
+                each = np.frombuffer(row["sentences"], np.float16).astype(np.float32)
+                nearest = float((each.reshape(-1, self._dimensions) @ query).max())
+            found[row["id"]] = CHUNK_SHARE * whole + (1 - CHUNK_SHARE) * nearest
+        return found
 
     def _by_words(self, text: str, limit: int) -> list[int]:
         query = fts_query(text, common=self.size < _MANY)

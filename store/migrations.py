@@ -305,6 +305,14 @@ UPDATE examples SET topic = NULL, told = '' WHERE topic != '';
 """
 
 
+# Vectors of a chunk's sentences as float16, one after the other; NULL where it is a single one.
+# What has a vector already gets all of them anew.
+_SENTENCES = """
+ALTER TABLE chunks ADD COLUMN sentences BLOB;
+UPDATE chunks SET vector = NULL WHERE vector IS NOT NULL;
+"""
+
+
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
 
@@ -353,6 +361,10 @@ def m012_topics(db: Any) -> None:
     _run(db, _TOPICS)
 
 
+def m013_sentences(db: Any) -> None:
+    _run(db, _SENTENCES)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -366,6 +378,7 @@ STEPS = (
     m010_inquiries,
     m011_long_history,
     m012_topics,
+    m013_sentences,
 )
 
 

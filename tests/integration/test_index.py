@@ -115,6 +115,18 @@ def test_bad_vectors_are_refused(index: Index) -> None:
     assert index.size == 3
 
 
+def test_a_chunk_is_as_near_as_it_and_its_nearest_sentence_are(index: Index, db: Db) -> None:
+    dog, work = axis(index, db, "dog.md"), axis(index, db, "work.md")
+    own = np.stack([vector(dog), vector(work)])
+    index.set_vectors([dog, work], own, [np.stack([vector(200), vector(201)]), own[:0]])
+    assert index.similarities([dog, work], vector(dog)) == pytest.approx({dog: 0.4, work: 0.0})
+    assert index.similarities([dog], vector(201)) == pytest.approx({dog: 0.6})
+    assert index.similarities([work], vector(work)) == pytest.approx({work: 1.0}), "only itself"
+    assert index.similarities([999], vector(1)) == {}
+    index.set_vectors([dog], own[:1])
+    assert index.similarities([dog], vector(201)) == pytest.approx({dog: 0.0}), "none any more"
+
+
 def test_a_restart_loads_the_file(index: Index, db: Db, tmp_path: Path) -> None:
     index.flush()
     stamp = (tmp_path / "index.faiss").stat().st_mtime_ns

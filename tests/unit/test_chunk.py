@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acclimate.store.chats import Exchange
-from acclimate.store.chunk import MAX_CHARS, chunk_exchanges, chunk_text
+from acclimate.store.chunk import MAX_CHARS, MOST_SENTENCES, chunk_exchanges, chunk_text, sentences
 
 NOTE = "# Garden\n\n" + "\n\n".join(
     f"## Bed {n}\n\nIn bed {n} grow {'leeks and beans. ' * 12}" for n in range(9)
@@ -59,3 +59,17 @@ def test_an_exchange_is_one_chunk_and_a_long_one_several() -> None:
     assert [c.ordinal for c in chunks] == list(range(len(chunks)))
     assert {c.start_line for c in chunks[1:]} == {4}
     assert len(chunks) > 3
+
+
+def test_a_chunks_sentences_and_lines_are_found_one_by_one() -> None:
+    note = "## Boat\n\nShe lies at Hook. Her sails are red; I mended them.\n- berth: 14\n"
+    assert sentences(note) == [
+        "Boat",
+        "She lies at Hook.",
+        "Her sails are red;",
+        "I mended them.",
+        "berth: 14",
+    ]
+    assert sentences("She lies at Hook.") == [], "a single one is the chunk itself"
+    assert sentences("") == []
+    assert len(sentences("One two three. " * 100)) == MOST_SENTENCES

@@ -20,6 +20,8 @@ from acclimate.store.db import Db
 from acclimate.store.errors import EngineError
 from acclimate.store.index import Hit, Index
 from acclimate.store.ingest import add_bytes
+from acclimate.store.scan import scan
+from acclimate.store.sources import add_source
 
 CLARINET = "The clarinet is at Ruth's, she mends its pads."
 BEES = "Seven hives stand behind the allotment."
@@ -160,3 +162,23 @@ def test_what_was_said_before_an_answer_changed_is_not_shown(db: Db, tmp_path: P
     assert any("Boris does" in text for text in after)
     assert not any("Ruth does" in text for text in after)
     assert any("Ruth does" in found.text for found in retriever.search("Ruth clarinet", 5))
+
+
+def test_sentences_of_notes_have_vectors_of_their_own_and_lines_of_code_have_none(
+    tmp_path: Path,
+) -> None:
+    db = Db(tmp_path / "a.db")
+    for name, kind in (("notes", "notes"), ("code", "code")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.py").write_text("the clarinet is old\nseven hives stand here\n")
+        scan(db, add_source(db, tmp_path / name, kind))  # type: ignore[arg-type]
+    retriever = Retriever(db, Index(db, tmp_path / "i"), Topics())
+    while retriever.embed_pending():
+        pass
+    rows = db.read().execute(
+        "SELECT s.kind, length(c.sentences) FROM chunks c JOIN documents d ON d.id = c.document_id"
+        " JOIN sources s ON s.id = d.source_id ORDER BY s.kind"
+    )
+    assert [tuple(row) for row in rows.fetchall()] == [("code", None), ("notes", 2 * 384 * 2)]
+    found = retriever.passages("How many hives are there?")
+    assert found[0].source.endswith("notes") and found[0].score == pytest.approx(0.6, abs=1e-3)
