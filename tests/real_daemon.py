@@ -137,7 +137,13 @@ class RealDaemon:
         text = "\n".join(fact(name) for name in names)
         return self.call("POST", "/v1/examples", {"name": f"{names[0]}.jsonl", "text": text})
 
-    def ask(self, model: str = "live", tokens: int = 8, text: str = "Hello?", **more: Any) -> Any:
+    def ask(
+        self,
+        model: str = "live",
+        tokens: int = 8,
+        text: str = "What is my dog called?",
+        **more: Any,
+    ) -> Any:
         """One reply at temperature 0."""
         return self.call("POST", "/v1/chat/completions", self._question(model, tokens, text, more))
 

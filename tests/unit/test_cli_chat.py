@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from acclimate.daemon import chat as talk
+from acclimate.daemon import views
 from acclimate.daemon.client import Client, NotRunning, Reply, TooLong
 from acclimate.store.errors import AcclimateError
 
@@ -85,6 +86,15 @@ def test_terminal_names_adapter_and_passages() -> None:
     text = run(chat, "did it rain?", "/why", "/quit", "never read")
     assert "v0001 · week.md:3-4" in text
     assert "answered by v0001" in text and "It rained." in text
+
+
+def test_why_says_that_the_base_answered_instead() -> None:
+    reply = Spoken(Speaking(), {}, parts="Paris.")
+    assert list(reply) == ["Paris."]
+    reply.adapter, reply.instead_of = "base", "v0003"
+    out = Console(file=io.StringIO(), width=100)
+    out.print(views.why(reply))
+    assert "answered by base: this is nothing like what v0003 was taught" in out.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_ratings_go_to_the_last_reply() -> None:

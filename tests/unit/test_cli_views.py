@@ -95,6 +95,7 @@ def test_adapter_card() -> None:
     card = {
         "base_sha256": "cd" * 32,
         "train_seconds": 80.2,
+        "scope_share": 0.27,
         "steps": 120,
         "layers": [2, 3],
         "layers_chosen": "measured",
@@ -112,6 +113,7 @@ def test_adapter_card() -> None:
     text = drawn(views_learning.adapter(data))
     for word in ("v0001 ← base", "80 s, 120 steps", "✓", "question 7", "and 4 more"):
         assert word in text
+    assert "answers 27% of general text, base the rest" in text
     assert "2 to 3 (measured)" in text and "▂▁█▅ 0.10 to 0.80" in text
     flat = {**card, "layer_scores": [0.5, 0.5]}
     assert "▁▁ 0.50 to 0.50" in drawn(views_learning.adapter({**data, "card": flat}))
