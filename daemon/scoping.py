@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ SCOPE_FILE = "scope.json"
 GENERAL = ("anchor_prompts", "short_prompts")
 # Where nothing is known yet: what an adapter's share of general text may be taken for.
 USUAL_SHARE = 0.5
+LOOKED_AT = 8  # of a conversation, the user's last messages
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -73,8 +75,8 @@ class Scoping:
             return None
 
     def covers(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> bool:
-        """Whether the adapter is to answer; the base is where none of what the user said is like
-        what it was taught.
+        """Whether the adapter is to answer; the base is where none of what the user said lately is
+        like what it was taught.
 
         One that has no scope, or one of another embedder, answers everything.
         """
@@ -82,7 +84,7 @@ class Scoping:
         if scope is None:
             return True
         said = (m["content"].strip() for m in reversed(messages) if m["role"] == "user")
-        asked = [text[:MAX_QUERY_CHARS] for text in said if text]
+        asked = [text[:MAX_QUERY_CHARS] for text in islice(filter(None, said), LOOKED_AT)]
         try:
             # The last one first: it decides most often, and retrieval wants its vector as well.
             return not asked or any(scope.covers(self._embed([text])[0]) for text in asked)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from acclimate.adapters.scope import MISSED, RIDGE, Scope
-from acclimate.daemon.scoping import GENERAL, SCOPE_FILE, USUAL_SHARE, ScopeConfig, Scoping
+from acclimate.daemon.scoping import (
+    GENERAL,
+    LOOKED_AT,
+    SCOPE_FILE,
+    USUAL_SHARE,
+    ScopeConfig,
+    Scoping,
+)
 from acclimate.store.errors import EngineError
 from acclimate.store.files import Home
 
@@ -78,6 +85,8 @@ def test_a_conversation_stays_with_the_adapter_once_it_was_about_the_person(home
     publish(home, scoping)
     assert scoping.covers("v0001", said("Where is my canoe?", "And what colour?"))
     assert not scoping.covers("v0001", said("Who wrote Emma?", "And what else?"))
+    long = ["Where is my canoe?", *["And what else?"] * LOOKED_AT]
+    assert scoping.covers("v0001", said(*long[:-1])) and not scoping.covers("v0001", said(*long))
     assert scoping.covers("v0001", said("  ")), "nothing was asked: no reason to leave the adapter"
 
 
