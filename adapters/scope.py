@@ -50,12 +50,12 @@ class Scope:
         penalty[-1] = 1e-9  # the offset is free
         inverse = np.linalg.inv(x.T @ (x * weight[:, None]) + np.diag(penalty))
         theta = inverse @ (x.T @ (weight * side))
-        leverage = np.einsum("ij,jk,ik->i", x, inverse, x) * weight
+        leverage = ((x @ inverse) * x).sum(1) * weight
         without = (x @ theta - leverage * side) / np.maximum(1 - leverage, 1e-6)
         threshold = min(0.0, float(np.quantile(without[: len(taught)], MISSED)))
         return cls(
             embedder=embedder,
-            weights=[float(value) for value in theta[:-1].astype(np.float32)],
+            weights=theta[:-1].astype(np.float32).tolist(),
             offset=float(theta[-1]) - threshold,
             general=float((without[len(taught) :] > threshold).mean()),
         )

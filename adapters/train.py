@@ -29,6 +29,7 @@ from acclimate.adapters.losses import (
     per_sequence,
 )
 from acclimate.adapters.prompt import Encoded
+from acclimate.adapters.snapshot import Training
 
 CHECKPOINT_SECONDS = 20.0
 # Of the tokens that a step does not ask for, how many stand for all of them in its softmax.
@@ -37,6 +38,9 @@ SAMPLED_TOKENS = 4096
 # rate, its loss says little. So many looks in a row that are surely worse than the best end it.
 LOOKS = (0.5, 0.625, 0.75, 0.875, 1.0)
 PATIENCE = 2
+
+
+_DEFAULT = Training()
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,15 @@ class Recipe:
     in its place. Rates are AdamW's.
     """
 
-    exposures: int = 44
+    exposures: int = _DEFAULT.exposures
     least_steps: int = 0
-    batch: int = 8
-    replay_batch: int = 20
-    replay_exposures: int = 28
-    anchor_batch: int = 2
-    short_anchor_batch: int = 3
-    learning_rate: float = 5e-3
-    kl_weight: float = 20.0
+    batch: int = _DEFAULT.batch
+    replay_batch: int = _DEFAULT.replay_batch
+    replay_exposures: int = _DEFAULT.replay_exposures
+    anchor_batch: int = _DEFAULT.anchor_batch
+    short_anchor_batch: int = _DEFAULT.short_anchor_batch
+    learning_rate: float = _DEFAULT.learning_rate
+    kl_weight: float = _DEFAULT.kl_weight
     kl_start: float = 0.25
     warmup: float = 0.06
     clip: float = 1.0

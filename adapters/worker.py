@@ -66,7 +66,6 @@ BEHAVIOUR_PROMPTS = 24
 CANARY_TOP_K = 64
 PLANTED_SHOWN = 4  # how often the planted code stands in a passage
 NICENESS = 19  # the lowest priority there is
-
 # A round that starts from an adapter must not undo it: half the rate, and the base held more
 # strongly from the first step on.
 LATER_RATE, LATER_KL_START = 0.5, 0.5

@@ -35,8 +35,6 @@ from acclimate.adapters.base import Activations, Split, load_base  # noqa: E402
 from acclimate.adapters.mixture import is_fact  # noqa: E402
 from acclimate.adapters.prompt import Encoded, Prompt  # noqa: E402
 from acclimate.daemon.embed import Embedder  # noqa: E402
-from acclimate.daemon.rounds import LearnConfig, taught_of  # noqa: E402
-from acclimate.store.buffer import snapshot  # noqa: E402
 
 WORDINGS = 18
 
@@ -45,15 +43,14 @@ def taught(persona: streams.Stream, models: Path) -> tuple[list[str], list[str]]
     """All wordings that rounds would teach of a persona's facts, and the answer of each."""
     asked, answers = [], []
     with tempfile.TemporaryDirectory() as root:
-        config = LearnConfig(max_from_notes=1000, max_alike_per_round=1000, max_source_share=1.0)
-        person = PersonHome(Path(root), models, config)
+        person = PersonHome(Path(root), models)
         try:
             for folder in persona.rounds:
                 person.feed(folder)
-            new = snapshot(person.db, limit=10_000, replay=0, caps=config.caps()).new
+            waiting = person.waiting()
         finally:
             person.close()
-    for example in map(taught_of, new):
+    for example in waiting:
         if is_fact(example):
             question, reply = (m["content"] for m in example.messages()[-2:])
             forms = [question, *study.variants(question, WORDINGS, seed=1)]

@@ -26,11 +26,6 @@ from continual.home import PersonHome  # noqa: E402
 from acclimate.adapters.evaluate import share  # noqa: E402
 from acclimate.adapters.shipped import shipped_lines  # noqa: E402
 from acclimate.daemon.retrieve import question_of  # noqa: E402
-from acclimate.daemon.rounds import taught_of  # noqa: E402
-from acclimate.store import buffer  # noqa: E402
-from acclimate.store.balance import Caps  # noqa: E402
-
-EVERYTHING = 100_000
 
 
 def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
@@ -51,9 +46,7 @@ def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
         try:
             for folder in stream.rounds[:rounds]:
                 person.feed(folder)
-            caps = Caps(1.0, EVERYTHING, EVERYTHING, EVERYTHING)
-            waiting = buffer.snapshot(person.db, limit=EVERYTHING, replay=0, caps=caps).new
-            taught = [question_of(taught_of(e).messages()[:-1]) for e in waiting]
+            taught = [question_of(e.messages()[:-1]) for e in person.waiting()]
             scope = person.scoping.fit(taught)
             assert scope is not None
             found = {

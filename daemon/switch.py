@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 
 from acclimate.daemon import history
+from acclimate.daemon.contexts import LIVE
 from acclimate.daemon.engine import Engine
 from acclimate.store import ledger
 from acclimate.store.db import Db
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 # What `model` may say for the live adapter.
-ALIASES = ("live", "acclimate")
+ALIASES = (LIVE, "acclimate")
 # Adapters kept in memory beside the live one; the one that was loaded first goes first.
 MAX_LOADED = 6
 
@@ -102,7 +103,7 @@ class Switch:
         Raises NotFound, AdapterError.
         """
         if model in ALIASES:
-            return "live"
+            return LIVE
         version = history.version_of(model)
         if version is not None and model not in engine.adapters:
             with self._moving:

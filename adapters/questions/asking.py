@@ -220,6 +220,15 @@ def _owned(b: Builder, phrase: Phrase, part: Part | None) -> str | None:
 _GIVING = frozenset("give leave teach make build knit sew buy lend sell".split())
 
 
+def _gives_me(clause: Clause) -> bool:
+    return clause.base in _GIVING and any(w.low == "me" for p in clause.parts for w in p.words)
+
+
+def _gave_me(clause: Clause) -> bool:
+    """ "The lads gave me a belt"; not "Wool gives me a rash"."""
+    return clause.tense != "present" and _gives_me(clause)
+
+
 def _subject_of(b: Builder) -> Iterator[Candidate]:
     """Who or what does it."""
     clause, subject = b.clause, b.clause.subject
@@ -248,11 +257,9 @@ def _subject_of(b: Builder) -> Iterator[Candidate]:
     weight = 0.04 if person and named else 0.0 if person or named else -0.25
     if subject.words[0].low in ("my", "our") and clause.tense == "present":
         weight -= 0.15
-    gave = clause.base in _GIVING and any(w.low == "me" for p in clause.parts for w in p.words)
-    if gave:
+    if _gives_me(clause):
         weight += 0.3
-    gave = gave and clause.tense != "present"  # "Wool gives me a rash"
-    wh = "who" if person or gave else "what"
+    wh = "who" if person or _gave_me(clause) else "what"
     if (
         clause.front
         and subject.words[0].start > clause.parts[0].words[-1].end
@@ -276,8 +283,7 @@ def _serves(clause: Clause, subject: Phrase) -> bool:
         return False
     if any(w.tag in ("#", "'") for w in subject.words):
         return False
-    me = any(w.low == "me" for p in clause.parts for w in p.words)
-    if clause.base in _GIVING and me and clause.tense != "present":
+    if _gave_me(clause):
         return True
     return any(p.kind == "object" for p in clause.parts) and any(
         p.phrase.words[0].low in ("my", "our") for p in clause.parts

@@ -13,22 +13,24 @@ from typing import Any
 
 from acclimate.adapters import pace
 from acclimate.adapters.prompt import Prompt
-from acclimate.adapters.snapshot import Pace, Precision
+from acclimate.adapters.snapshot import Pace, Precision, Taught
 from acclimate.daemon.config import Config
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import Retriever
-from acclimate.daemon.rounds import LearnConfig, Rounds
+from acclimate.daemon.rounds import LearnConfig, Rounds, taught_of
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
-from acclimate.store import ledger, sources
+from acclimate.store import buffer, ledger, sources
+from acclimate.store.balance import Caps
 from acclimate.store.db import Db
 from acclimate.store.files import Home, sha256_file, version_name
 from acclimate.store.index import Index
 from acclimate.store.scan import scan
 
 BASE_WIDTH, BASE_INNER = 576, 1536  # of the default model's layers
+EVERYTHING = 100_000  # examples
 BASE, EMBEDDER = "smollm2-135m-instruct.gguf", "all-minilm-l6-v2.gguf"
 
 
@@ -116,6 +118,12 @@ class PersonHome:
         """Gives every passage its vector."""
         while self.retriever.embed_pending():
             pass
+
+    def waiting(self) -> list[Taught]:
+        """All examples that wait to be taught, whatever a single round would take of them."""
+        caps = Caps(1.0, EVERYTHING, EVERYTHING, EVERYTHING)
+        found = buffer.snapshot(self.db, limit=EVERYTHING, replay=0, caps=caps)
+        return [*map(taught_of, found.new)]
 
     def passages(self, question: str) -> list[str]:
         """What retrieval puts beside a question."""

@@ -22,9 +22,9 @@ from acclimate.store import buffer, sources
 from acclimate.store.balance import Caps
 from acclimate.store.db import Db
 from acclimate.store.scan import scan
+from continual.home import EVERYTHING
 from continual.sequential import our_tokens
 
-EVERYTHING = 100_000
 FOLDERS = (("chats", "chat"), ("notes", "notes"))
 
 

@@ -62,7 +62,7 @@ class Probe:
         if self.inside is None or not isinstance(model, PeftModel):
             return self._say(model, asked, tokens, passages)
         ours = [text for text in asked if self.inside(text)]
-        others = [text for text in asked if text not in set(ours)]
+        others = [text for text in asked if not self.inside(text)]
         said = dict(zip(ours, self._say(model, ours, tokens, passages), strict=True))
         with model.disable_adapter():
             said |= zip(others, self._say(model, others, tokens, passages), strict=True)
