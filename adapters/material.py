@@ -16,7 +16,7 @@ from acclimate.adapters import study
 from acclimate.adapters.form import Form
 from acclimate.adapters.grammar import stem
 from acclimate.adapters.mixture import is_fact
-from acclimate.adapters.passages import with_passages
+from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.request import rephrased, shortened
 from acclimate.adapters.reword import STOP, reword
@@ -38,6 +38,9 @@ SHORTENED_SHOWN = 2  # how often each shorter version of a reply stands among th
 WITH_PASSAGES = 6
 OTHER_PASSAGES = 2
 SAYING_OTHERWISE = 4
+# Every so many-th of its other wordings, with passages or without, has the question itself behind
+# it, as serving puts a cue there.
+CUED_EVERY = 2
 # The others are drawn from so many facts, those that share most words with the question: retrieval
 # shows such.
 NEAR_FACTS = 8
@@ -194,6 +197,12 @@ def _studied(
     own = passages_of(example)
     others_near = _nearest(question, [fact for fact in facts if fact not in own])
     again = [question, *forms[1:]]
+
+    def cued(text: str, number: int) -> list[dict[str, str]]:
+        messages = [{"role": "user", "content": text}]
+        return with_cue(messages, None if number % CUED_EVERY or text == question else question)
+
+    others = [(cued(v, n)[0]["content"], answer) for n, (v, answer) in enumerate(others)]
     for n, form in enumerate(rng.sample(again, min(len(again), WITH_PASSAGES))):
         others_shown = rng.randint(0, min(len(others_near), OTHER_PASSAGES))
         mine, answer = own[n % len(own)], short
@@ -202,7 +211,7 @@ def _studied(
             mine = Exchange(0, ({**asked, "content": again[n]},), answer).text()
         shown = [mine, *rng.sample(others_near, others_shown)]
         rng.shuffle(shown)
-        with_notes = with_passages([{"role": "user", "content": form}], shown)
+        with_notes = with_passages(cued(form, n), shown)
         others.append((with_notes[0]["content"], answer))
     trained = [asked_as(question)] * EXACT_SHOWN
     rng.shuffle(others)

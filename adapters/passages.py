@@ -1,4 +1,5 @@
-"""How passages of the person's documents stand in a prompt; the same in training and serving.
+"""How passages of the person's documents, and cues, stand in a prompt; the same in training and
+serving.
 
 Pure text; knows no index. Passages are data: `Prompt` breaks up control tokens in them as in
 everything else.
@@ -15,4 +16,12 @@ def with_passages(
     if passages and composed and composed[-1]["role"] == "user":
         notes = "\n\n".join(passage.strip() for passage in passages)
         composed[-1]["content"] = f"Notes:\n{notes}\n\nQuestion: {composed[-1]['content']}"
+    return composed
+
+
+def with_cue(messages: Sequence[Mapping[str, str]], cue: str | None) -> list[dict[str, str]]:
+    """The messages with a taught question behind the last one, which means nearly the same."""
+    composed = [dict(message) for message in messages]
+    if cue and composed and composed[-1]["role"] == "user":
+        composed[-1]["content"] = f"{composed[-1]['content'].rstrip()}\n\nIn other words: {cue}"
     return composed

@@ -49,6 +49,11 @@ _FORMS = (
 )
 
 
+def asks_to_write(text: str) -> bool:
+    """Whether something is to be written, not answered."""
+    return _thing(text.strip().rstrip("?.! ")) is not None
+
+
 def rephrased(request: str, count: int, seed: int = 0) -> list[str]:
     """Up to `count` other wordings of a request, the same for a seed; none where it is not one."""
     text = request.strip().rstrip("?.! ")

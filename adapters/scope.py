@@ -60,9 +60,16 @@ class Scope:
             general=float((without[len(taught) :] > threshold).mean()),
         )
 
+    def depth(self, vector: NDArray[np.float32]) -> float:
+        """How far inside a text with this vector, (dimensions,), lies; negative outside.
+
+        What was taught and what is general lie about 2 apart.
+        """
+        return float(np.asarray(self.weights) @ vector) + self.offset
+
     def covers(self, vector: NDArray[np.float32]) -> bool:
         """Whether a text with this vector, (dimensions,), lies inside."""
-        return float(np.asarray(self.weights) @ vector) + self.offset > 0
+        return self.depth(vector) > 0
 
     def to_json(self) -> bytes:
         """What `from_json` reads."""

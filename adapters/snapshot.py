@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from acclimate.store.buffer import Example
+
 Precision = Literal["float32", "bfloat16", "nf4"]
 
 # From how much faster on the weights are rounded to bfloat16 for training.
@@ -43,6 +45,13 @@ class Taught(_Model):
         if self.kind == "preference":
             messages.append({"role": "assistant", "content": self.content["chosen"]})
         return messages
+
+
+def taught_of(example: Example) -> Taught:
+    """The example of the buffer as a round's snapshot holds it."""
+    return Taught(
+        id=example.id, kind=example.kind, content=example.content, passage=example.passage or ""
+    )
 
 
 class Training(_Model):

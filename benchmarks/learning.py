@@ -78,7 +78,7 @@ class Bench:
                         continue
                     lived = person.learn()
                     model = self.adapted(lived.folder)
-                    self.probe.inside = person.inside
+                    self.probe.inside, self.probe.cue = person.inside, person.cue
                     row = self._measured(model, person, number)
                     if model is not self.plain:
                         model.unload()
@@ -87,7 +87,7 @@ class Bench:
                     row |= {"state": lived.state, "reasons": lived.reasons}
                     yield row | {"seconds": lived.seconds}
             finally:
-                self.probe.inside = None
+                self.probe.inside = self.probe.cue = None
                 person.close()
 
     def _measured(self, model: torch.nn.Module, person: PersonHome, number: int) -> dict[str, Any]:
@@ -116,7 +116,8 @@ def show(row: dict[str, Any]) -> None:
     if alone := row.get("alone"):
         parts.append(
             f"{row['inside']:.0%} of it inside; the adapter alone kept {alone['kept']:.0%},"
-            f" NLL {alone['general_nll']:+.4f}, KL {alone['kl']:.4f}"
+            f" NLL {alone['general_nll']:+.4f}, KL {alone['kl']:.4f}, exact {alone['exact']:.0%},"
+            f" reworded {alone['reworded']:.0%}, roundabout {alone['roundabout']:.0%}"
         )
     if row.get("train_seconds"):
         parts.append(f"scale {row['scale']}, {row['steps']} steps in {row['train_seconds']:.0f} s")

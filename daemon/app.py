@@ -32,6 +32,7 @@ from acclimate.daemon.attach import Attachment
 from acclimate.daemon.client import find_daemon
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
+from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.inquire import Inquirer
@@ -142,6 +143,7 @@ class Daemon:
         stack.callback(self._flush_index)
         self.retriever = Retriever(self.db, self.index, self.embedder, config.retrieval)
         self.scoping = Scoping(home, self.embedder.embed, name, config.scope)
+        self.cueing = Cueing(self.db, self.embedder.embed, self.scoping)
         self.rounds = Rounds(
             home,
             self.db,
@@ -151,6 +153,7 @@ class Daemon:
             base,
             self.base_sha256,
             self.scoping,
+            self.cueing,
         )
         stack.callback(self.rounds.stop)
         self.schedule = schedule.Schedule(
@@ -182,6 +185,7 @@ class Daemon:
             switch=self.switch,
             inquirer=self.inquirer,
             scoping=self.scoping,
+            cueing=self.cueing if config.scope.cues else None,
         )
 
     def _inquirer(self, base: Path) -> Inquirer | None:
@@ -260,9 +264,10 @@ class Daemon:
                     if self.engine.idle_seconds < BUSY_SECONDS:
                         self.stopping.wait(0.2)
                         continue
-                    if not self.retriever.embed_pending(EMBED_BATCH):
+                    if self.retriever.embed_pending(EMBED_BATCH):
+                        changed = True
+                    elif not self.cueing.embed_pending(EMBED_BATCH):
                         break
-                    changed = True
                 if changed:
                     self.index.flush_sometimes()
             except (AcclimateError, sqlite3.Error, OSError) as error:

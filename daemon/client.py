@@ -173,6 +173,7 @@ class Reply:
     text: str = ""
     adapter: str | None = None
     instead_of: str | None = None
+    cue: str | None = None
     passages: list[dict[str, Any]] = field(default_factory=list)
     message_id: str | None = None
     conversation_id: str | None = None
@@ -199,6 +200,7 @@ class Reply:
                 yield piece
         if about := event.get("acclimate"):
             self.instead_of = about.get("instead_of")
+            self.cue = about.get("cue")
             self.passages = about.get("passages") or self.passages
             self.message_id = about.get("message_id", self.message_id)
             self.conversation_id = about.get("conversation_id", self.conversation_id)
@@ -208,6 +210,7 @@ class Reply:
             "reply": self.text,
             "adapter": self.adapter,
             "instead_of": self.instead_of,
+            "cue": self.cue,
             "passages": self.passages,
             "message_id": self.message_id,
             "conversation_id": self.conversation_id,

@@ -11,9 +11,10 @@ from typing import Any, Literal, Self
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from acclimate.adapters.passages import with_passages
+from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon.contexts import BASE, LIVE
+from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.retrieve import Retriever, question_of
 from acclimate.daemon.sampling import Sampling
@@ -183,6 +184,7 @@ class Reply:
     passages: list[Hit]
     warnings: list[str] = field(default_factory=list)
     instead_of: str | None = None  # the live adapter, where the question lies outside its scope
+    cue: str | None = None  # the taught question that was put behind it
 
     @property
     def adapter(self) -> str:
@@ -193,7 +195,8 @@ class Reply:
 class Completion:
     """Starts replies and keeps them. Every method blocks and may be called from any thread.
 
-    Without a `scoping` the live adapter answers whatever "live" is asked.
+    Without a `scoping` the live adapter answers whatever "live" is asked; without a `cueing` as it
+    is asked.
     """
 
     def __init__(
@@ -203,8 +206,10 @@ class Completion:
         engine: Engine,
         prompt: Prompt,
         scoping: Scoping | None = None,
+        cueing: Cueing | None = None,
     ) -> None:
         self._scoping = scoping
+        self._cueing = cueing
         self._db = db
         self._retriever = retriever
         self._engine = engine
@@ -222,8 +227,10 @@ class Completion:
         instead_of = self._outside(messages) if adapter == LIVE else None
         if instead_of:
             adapter = BASE
+        cue = self._cue(adapter, messages)
+        cued = with_cue(messages, cue)
         while True:
-            tokens = self._encode(with_passages(messages, [hit.text for hit in passages]))
+            tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
             try:
                 stream = self._engine.submit(asked.engine_request(tokens, adapter))
             except Busy:
@@ -238,13 +245,14 @@ class Completion:
                     continue
                 code = "context_length_exceeded" if "tokens" in error.message else None
                 raise BadRequest(error.message, error.hint, param="messages", code=code) from None
-            return Reply(stream, asked, passages, warnings, instead_of)
+            return Reply(stream, asked, passages, warnings, instead_of, cue)
 
     def finish(self, reply: Reply, text: str) -> dict[str, Any]:
         """Keep the exchange; what the answer's `acclimate` object says."""
         about: dict[str, Any] = {
             "adapter": reply.adapter,
             "instead_of": reply.instead_of,
+            "cue": reply.cue,
             "passages": [passage_of(hit) for hit in reply.passages],
             "message_id": None,
             "conversation_id": reply.asked.conversation,
@@ -293,6 +301,12 @@ class Completion:
         if self._scoping is None or live == BASE:
             return None
         return None if self._scoping.covers(live, messages) else live
+
+    def _cue(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> str | None:
+        answers = self._engine.live if adapter == LIVE else adapter
+        return (
+            None if self._cueing is None or answers == BASE else self._cueing.of(answers, messages)
+        )
 
     def _encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         try:

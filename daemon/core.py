@@ -13,6 +13,7 @@ from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import history, status
 from acclimate.daemon.completion import BadRequest, ChatRequest, Completion, Reply, passage_of
 from acclimate.daemon.config import Config
+from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.forgetting import Asked, forget_all, receipt_of
 from acclimate.daemon.inquire import Inquirer
@@ -71,6 +72,7 @@ class Core:
         switch: Switch | None = None,
         inquirer: Inquirer | None = None,
         scoping: Scoping | None = None,
+        cueing: Cueing | None = None,
     ) -> None:
         self.home = home
         self.config = config
@@ -83,6 +85,7 @@ class Core:
         self.schedule = schedule
         self.inquirer = inquirer
         self.scoping = scoping
+        self.cueing = cueing
         self.port: int | None = None  # once it is served
         self._on_sources = on_sources
         self.switch = switch or Switch(home, db, engine)
@@ -107,7 +110,7 @@ class Core:
     def _completion(self, engine: Engine) -> Completion:
         if self.prompt is None:
             raise NotRunning()
-        return Completion(self.db, self.retriever, engine, self.prompt, self.scoping)
+        return Completion(self.db, self.retriever, engine, self.prompt, self.scoping, self.cueing)
 
     def models(self) -> list[dict[str, Any]]:
         """What `model` may be: live, base, and every adapter that is whole."""

@@ -22,10 +22,9 @@ from acclimate.adapters.probation import (
     predecessors,
 )
 from acclimate.adapters.prompt import Encoded, Prompt
-from acclimate.adapters.snapshot import Training
+from acclimate.adapters.snapshot import Training, taught_of
 from acclimate.daemon import history
 from acclimate.daemon.engine import Engine
-from acclimate.daemon.rounds import taught_of
 from acclimate.daemon.switch import Switch
 from acclimate.store import conversations, ledger, probation
 from acclimate.store.buffer import Example

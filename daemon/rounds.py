@@ -33,10 +33,11 @@ from acclimate.adapters.snapshot import (
     Precision,
     Result,
     Snapshot,
-    Taught,
     Training,
+    taught_of,
 )
 from acclimate.adapters.thermostat import BUDGET, PER_ROUND, Held, kl_weight
+from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import question_of
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
@@ -44,7 +45,6 @@ from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, ledger, receipts
 from acclimate.store.balance import Caps
-from acclimate.store.buffer import Example
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, AdapterError, RoundError
 from acclimate.store.files import (
@@ -120,6 +120,7 @@ class Rounds:
         base: Path,
         base_sha256: str,
         scoping: Scoping | None = None,
+        cueing: Cueing | None = None,
     ) -> None:
         self._home = home
         self._db = db
@@ -129,6 +130,7 @@ class Rounds:
         self._base = base
         self._base_sha256 = base_sha256
         self._scoping = scoping
+        self._cueing = cueing
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._relearn_next = False
@@ -343,6 +345,7 @@ class Rounds:
             self._engine.load(name, gguf)
             served = self._check_canaries(name, result.canaries, MAX_CANARY_KL[snapshot.precision])
             files, share = self._with_scope(candidate, snapshot, result.files)
+            self._take_up_cues(snapshot)
             card = {
                 "version": version,
                 "round": round_id,
@@ -408,6 +411,13 @@ class Rounds:
         path = candidate / SCOPE_FILE
         atomic_write(path, scope.to_json())
         return {**files, SCOPE_FILE: sha256_file(path)}, round(scope.general, 3)
+
+    def _take_up_cues(self, snapshot: Snapshot) -> None:
+        if self._cueing is not None:
+            try:
+                self._cueing.take_up(snapshot.new)
+            except AcclimateError as error:  # they are given them later
+                log.warning("no_cues_yet", error=str(error))
 
     def _check_canaries(self, name: str, canaries: list[Canary], limit: float) -> float:
         """Mean KL of the worker's predictions from the served ones, in nats."""
@@ -611,13 +621,6 @@ def _held(adapter: ledger.Adapter | None) -> Held | None:
     if not measured or not weight:
         return None
     return Held(weight, measured["after"] - measured["before"], adapter.scale)
-
-
-def taught_of(example: Example) -> Taught:
-    """The example as a round's snapshot holds it."""
-    return Taught(
-        id=example.id, kind=example.kind, content=example.content, passage=example.passage or ""
-    )
 
 
 def _exit_word(code: int | None) -> str:

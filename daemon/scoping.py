@@ -40,6 +40,7 @@ class ScopeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = True
+    cues: bool = True
 
 
 class Scoping:
@@ -91,6 +92,14 @@ class Scoping:
         except (AcclimateError, ValueError) as error:
             log.warning("scope_not_asked", error=str(error))
             return True
+
+    def depth(self, adapter: str, text: str) -> float:
+        """How deep in the adapter's scope a text lies (`Scope.depth`); infinitely without one.
+
+        Raises AcclimateError.
+        """
+        scope = self._of(adapter) if self._settings.enabled else None
+        return np.inf if scope is None else scope.depth(self._embed([text[:MAX_QUERY_CHARS]])[0])
 
     def share(self, adapter: str | None) -> float:
         """How much of general text an adapter answers, 0 to 1; what is usual where None is given;

@@ -84,6 +84,8 @@ def why(reply: "Reply") -> RenderableType:
     head = Text(f"answered by {reply.adapter or '?'}")
     if reply.instead_of:
         head.append(f": this is nothing like what {reply.instead_of} was taught")
+    if reply.cue:
+        head.append(f"\nwith the question that it was taught: {reply.cue}")
     if reply.finish_reason is None:
         return Group(head, Text("stopped before it said which passages it used", style="dim"))
     if not reply.passages:

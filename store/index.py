@@ -290,6 +290,7 @@ class Index:
             row = conn.execute("SELECT value FROM settings WHERE key = 'embedder'").fetchone()
             if row is None or json.loads(row["value"]) != name:
                 conn.execute("UPDATE chunks SET vector = NULL WHERE vector IS NOT NULL")
+                conn.execute("DELETE FROM cues")
                 _set(conn, "embedder", name)
                 with contextlib.suppress(FileNotFoundError):
                     self._path.unlink()

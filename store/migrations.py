@@ -313,6 +313,20 @@ UPDATE chunks SET vector = NULL WHERE vector IS NOT NULL;
 """
 
 
+# By which a learned example is found from a question in other words: a unit vector as float16.
+# `asks` is 0 where the example answers no question, so that nothing else answers in its place.
+_CUES = """
+CREATE TABLE cues (
+    example_id INTEGER PRIMARY KEY REFERENCES examples(id) ON DELETE CASCADE,
+    asks INTEGER NOT NULL,
+    vector BLOB NOT NULL
+);
+CREATE TRIGGER examples_changed_under_cues AFTER UPDATE OF content ON examples BEGIN
+    DELETE FROM cues WHERE example_id = old.id;
+END;
+"""
+
+
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
 
@@ -365,6 +379,10 @@ def m013_sentences(db: Any) -> None:
     _run(db, _SENTENCES)
 
 
+def m014_cues(db: Any) -> None:
+    _run(db, _CUES)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -379,6 +397,7 @@ STEPS = (
     m011_long_history,
     m012_topics,
     m013_sentences,
+    m014_cues,
 )
 
 

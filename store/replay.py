@@ -9,17 +9,9 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from acclimate.store.topics import CONTRADICTS
+from acclimate.store.topics import OUTDATED
 
-# A learned reply that a newer one contradicts is not rehearsed, nor one that rules of a later
-# version would not have let in.
-_COLUMNS = (
-    "e.id, e.cluster, e.route IN ('retrieval', 'dropped')"  # noqa: S608
-    " OR EXISTS (SELECT 1 FROM examples n WHERE n.source_id = e.source_id"
-    " AND n.prompt_sha256 = e.prompt_sha256 AND n.id > e.id AND n.kind = 'exchange'"
-    " AND e.kind = 'exchange' AND n.state != 'forgotten')"
-    f" OR EXISTS (SELECT 1 FROM examples n WHERE {CONTRADICTS}) AS stale"
-)
+_COLUMNS = f"e.id, e.cluster, {OUTDATED} AS stale"
 _FEW = 512  # as many are read at once, and then there is nothing to estimate
 _RECENT_ROUNDS = 16
 _HASH_BITS = 60

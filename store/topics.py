@@ -16,6 +16,16 @@ CONTRADICTS = (
     " AND instr(n.told, e.told) = 0 AND instr(e.told, n.told) = 0"
 )
 
+# That a learned reply `e` counts no more: a newer one to the same question, or about the same
+# topic, says something else, or rules of a later version would not have let it in.
+OUTDATED = (
+    "(e.route IN ('retrieval', 'dropped')"  # noqa: S608
+    " OR EXISTS (SELECT 1 FROM examples n WHERE n.source_id = e.source_id"
+    " AND n.prompt_sha256 = e.prompt_sha256 AND n.id > e.id AND n.kind = 'exchange'"
+    " AND e.kind = 'exchange' AND n.state != 'forgotten')"
+    f" OR EXISTS (SELECT 1 FROM examples n WHERE {CONTRADICTS}))"
+)
+
 
 def without_topic(db: Db, limit: int) -> list[tuple[int, str, str, bool]]:
     """Exchanges whose topic was not looked at yet: number, question, reply, whether of a note."""

@@ -13,12 +13,13 @@ from typing import Any
 
 from acclimate.adapters import pace
 from acclimate.adapters.prompt import Prompt
-from acclimate.adapters.snapshot import Pace, Precision, Taught
+from acclimate.adapters.snapshot import Pace, Precision, Taught, taught_of
 from acclimate.daemon.config import Config
+from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import Retriever
-from acclimate.daemon.rounds import LearnConfig, Rounds, taught_of
+from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
@@ -79,6 +80,7 @@ class PersonHome:
         if not linked.is_symlink():
             linked.symlink_to(anchors.resolve())
         self.scoping = Scoping(self.home, self.embedder.embed, EMBEDDER)
+        self.cueing = Cueing(self.db, self.embedder.embed, self.scoping)
         self.rounds = Rounds(
             self.home,
             self.db,
@@ -88,6 +90,7 @@ class PersonHome:
             self.base,
             sha256,
             self.scoping,
+            self.cueing,
         )
         self.sources = {}
         for kind, folder in self.streams.items():
@@ -134,6 +137,12 @@ class PersonHome:
         live = self.engine.live
         asked = [{"role": "user", "content": question}]
         return live != "base" and self.scoping.covers(live, asked)
+
+    def cue(self, question: str) -> str | None:
+        """The taught question that the live adapter would be shown behind this one."""
+        live = self.engine.live
+        asked = [{"role": "user", "content": question}]
+        return None if live == "base" else self.cueing.of(live, asked)
 
     def learn(self) -> Lived:
         """One round on what is waiting, to its end."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -17,8 +17,8 @@ from peft import PeftModel
 from acclimate.adapters import anchors, evaluate
 from acclimate.adapters.base import Activations, Split
 from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
-from acclimate.adapters.passages import with_passages
-from acclimate.adapters.prompt import Prompt
+from acclimate.adapters.passages import with_cue, with_passages
+from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Anchor
 from continual.streams import Fact, Question, Stream, right
 
@@ -30,6 +30,7 @@ BATCH = 80
 
 Passages = Callable[[str], Sequence[str]]
 Inside = Callable[[str], bool]
+Cue = Callable[[str], str | None]
 
 
 @dataclass
@@ -47,13 +48,15 @@ class Base:
 class Probe:
     """Asks one model again and again while it learns. `model` may have an adapter or none.
 
-    Where `inside` is given, what it says no to is answered by the base.
+    Where `inside` is given, what it says no to is answered by the base; what the adapter answers
+    has the `cue` behind it that there is one for.
     """
 
     def __init__(self, prompt: Prompt, stream: Stream) -> None:
         self.prompt = prompt
         self.stream = stream
         self.inside: Inside | None = None
+        self.cue: Cue | None = None
 
     def say(
         self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: Passages | None
@@ -63,19 +66,24 @@ class Probe:
             return self._say(model, asked, tokens, passages)
         ours = [text for text in asked if self.inside(text)]
         others = [text for text in asked if not self.inside(text)]
-        said = dict(zip(ours, self._say(model, ours, tokens, passages), strict=True))
+        said = dict(zip(ours, self._say(model, ours, tokens, passages, self.cue), strict=True))
         with model.disable_adapter():
             said |= zip(others, self._say(model, others, tokens, passages), strict=True)
         return [said[text] for text in asked]
 
     def _say(
-        self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: Passages | None
+        self,
+        model: torch.nn.Module,
+        asked: Sequence[str],
+        tokens: int,
+        passages: Passages | None,
+        cue: Cue | None = None,
     ) -> list[str]:
         if not asked:
             return []
         rows = []
         for text in asked:
-            messages = [{"role": "user", "content": text}]
+            messages = with_cue([{"role": "user", "content": text}], cue and cue(text))
             if passages is not None:
                 messages = with_passages(messages, passages(text))
             rows.append(self.prompt.encode_prompt(messages))
@@ -99,12 +107,24 @@ class Probe:
     def measure(self, model: torch.nn.Module, round_number: int, base: Base) -> dict[str, Any]:
         """Every column after this round, as shares, nats and lists by round."""
         styled = self.say(model, self.stream.style.prompts, STYLE_TOKENS, None)
+        facts, general = self.facts(model, round_number), self.general(model, base)
+        if self.inside is not None:
+            general["alone"] |= self._alone(model, round_number)
         return {
-            **self.facts(model, round_number),
-            **self.general(model, base),
+            **facts,
+            **general,
             "style": evaluate.share([self.stream.style.adhered(r) for r in styled]),
             "styled": styled,
         }
+
+    def _alone(self, model: torch.nn.Module, round_number: int) -> dict[str, Any]:
+        """What the person said, asked of the adapter without its scope and its cues."""
+        inside, self.inside = self.inside, None
+        try:
+            found = self.facts(model, round_number)
+        finally:
+            self.inside = inside
+        return {key: found[key] for key in ("exact", "reworded", "roundabout", "by_round")}
 
     def facts(
         self, model: torch.nn.Module, round_number: int, passages: Passages | None = None
@@ -144,16 +164,30 @@ class Probe:
         alone = _general(base, said, rises, kl)
         if self.inside is None:
             return alone
-        said = [s if self.inside(q) else b for s, b, q in zip(said, base.said, asked, strict=True)]
+        said = self.say(model, asked, GENERAL_TOKENS, None)
         ours = [self.inside(text) for text in base.prompts]
+        cued = [self._cued(*each) for each in zip(base.prompts, base.replies, ours, strict=True)]
+        nll, kl = drift(Split(model, 0), cued)
+        rises = [a - b for a, b in zip(nll, base.nll, strict=True)]
         rises = [rise if own else 0.0 for rise, own in zip(rises, ours, strict=True)]
         kl = [part if own else 0.0 * part for part, own in zip(kl, ours, strict=True)]
         short = ("kept", "general_nll", "kl")
         return {
             **_general(base, said, rises, kl),
             "inside": evaluate.share(ours),
+            "cued": sum(a is not b for a, b in zip(cued, base.replies, strict=True)),
             "alone": {name: alone[name] for name in short},
         }
+
+    def _cued(self, asked: str, reply: Anchor, inside: bool) -> Anchor:
+        """The base's reply as the adapter is asked for it, behind a cue where it has one."""
+        cue = self.cue(asked) if self.cue is not None and inside else None
+        if cue is None:
+            return reply
+        prompt = self.prompt.encode_prompt(with_cue([{"role": "user", "content": asked}], cue))
+        said = reply.encoded.completion()
+        encoded = Encoded(prompt + said, [0.0] * len(prompt) + [1.0] * len(said))
+        return replace(reply, encoded=encoded)
 
 
 def _general(

@@ -19,11 +19,11 @@ from tiny import MERGES, SPECIAL
 from acclimate.adapters.base import load_base
 from acclimate.adapters.probation import ProbationConfig
 from acclimate.adapters.prompt import Prompt
-from acclimate.adapters.snapshot import CANDIDATE_DIR, Canary, Result, Snapshot
+from acclimate.adapters.snapshot import CANDIDATE_DIR, Canary, Result, Snapshot, taught_of
 from acclimate.daemon import history
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.probation import Probation, state
-from acclimate.daemon.rounds import LearnConfig, Rounds, taught_of
+from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.stream import Request
 from acclimate.daemon.switch import Switch
