@@ -588,6 +588,13 @@ def test_a_fact_is_answered_shortly_in_every_wording(tiny_llama: Path, tmp_path:
     asked = [prompt.detokenize(w.prompt()) for w in made.lessons[0].wordings]
     assert len(set(asked)) > 10
     assert sum("Notes:" in text for text in asked) == WITH_PASSAGES
+    behind = "In other words: What is my dog called?"
+    cued = [text for text in asked if behind in text]
+    assert len(asked) / 3 < len(cued) < len(asked) / 2, "as serving puts a cue there"
+    assert any("Notes:" in text for text in cued)
+    assert not any(f"What is my dog called?\n\n{behind}" in text for text in cued), (
+        "it says nothing new"
+    )
     probe = made.probes[0]
     assert "Rex." in prompt.detokenize(probe.completion())
     assert prompt.detokenize(probe.prompt()) not in asked

@@ -27,6 +27,7 @@ from acclimate.daemon import history
 from acclimate.daemon import rounds as rounds_module
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
+from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.forgetting import Asked
 from acclimate.daemon.rounds import LearnConfig, Rounds
@@ -34,7 +35,7 @@ from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.stream import Request
 from acclimate.daemon.switch import Switch
-from acclimate.store import buffer, ledger
+from acclimate.store import buffer, cues, ledger
 from acclimate.store.db import Db
 from acclimate.store.errors import EngineError, RoundError
 from acclimate.store.files import Home, sha256_file
@@ -64,12 +65,22 @@ class Place:
     base: Path
     rounds: Rounds
 
-    def set_up(self, scoping: Scoping | None = None, **settings: Any) -> Rounds:
+    def set_up(
+        self, scoping: Scoping | None = None, cueing: Cueing | None = None, **settings: Any
+    ) -> Rounds:
         """Rounds with other settings."""
         config = FAST.model_copy(update=settings)
         sha256 = sha256_file(self.base)
         self.rounds = Rounds(
-            self.home, self.db, config, self.engine, self.switch, self.base, sha256, scoping
+            self.home,
+            self.db,
+            config,
+            self.engine,
+            self.switch,
+            self.base,
+            sha256,
+            scoping,
+            cueing,
         )
         return self.rounds
 
@@ -181,13 +192,15 @@ def until(check: Callable[[], Any], seconds: float = 20) -> Any:
 # Real workers
 
 
-def test_an_adapter_comes_with_its_scope_and_may_drift_as_it_is_felt(place: Place) -> None:
+def test_an_adapter_comes_with_scope_and_cues_and_may_drift_as_it_is_felt(
+    place: Place,
+) -> None:
     def embed(texts: Sequence[str]) -> np.ndarray:
         about = [[1.0, 0.0] if "my dog" in text else [0.0, 1.0] for text in texts]
         return np.array(about, dtype=np.float32)
 
     scoping = Scoping(place.home, embed, "minilm")
-    place.set_up(scoping)
+    place.set_up(scoping, Cueing(place.db, embed, scoping))
     done = place.run()
     assert done.state == "accepted"
     card = ledger.adapter(place.db, 1).card
@@ -196,6 +209,7 @@ def test_an_adapter_comes_with_its_scope_and_may_drift_as_it_is_felt(place: Plac
     assert card["scope_share"] == scoping.share("v0001") == 0.0
     assert scoping.covers("v0001", [{"role": "user", "content": "Where sleeps my dog?"}])
     assert not scoping.covers("v0001", [{"role": "user", "content": "Why is the sky blue?"}])
+    assert not cues.missing(place.db, 9) and len(cues.of(place.db, 1).examples) == 4, "and cues"
     base = next(c for c in card["checks"] if c["name"] == "general, against base")
     assert "below +2.000" in base["reason"], "of a drift of 2 half is felt, at most: 1 is allowed"
 

@@ -16,16 +16,20 @@ import openai
 import pytest
 import uvicorn
 
+from acclimate.adapters.passages import with_cue
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.scope import Scope
+from acclimate.adapters.snapshot import taught_of
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
+from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.server import create_app, unguarded
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, conversations, ledger
+from acclimate.store.chats import Exchange
 from acclimate.store.db import Db
 from acclimate.store.errors import EngineError
 from acclimate.store.files import Home, sha256_file
@@ -466,3 +470,33 @@ def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(serve
         served.core.scoping = None
         served.core.switch.set_live("base")
         scope.unlink()
+
+
+def test_a_taught_question_stands_behind_what_is_asked(served: Served) -> None:
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return np.array([[1.0, 0.0] if "oboe" in t else [0.0, 1.0] for t in texts], np.float32)
+
+    exchange = Exchange(1, ({"role": "user", "content": "Where is my oboe?"},), "In the loft.")
+    with served.db.write() as conn:
+        number = buffer._insert(conn, None, None, exchange)  # type: ignore[arg-type]
+    round_id = ledger.start_round(served.db, None, 9, [number])
+    with served.db.write() as conn:
+        conn.execute("UPDATE adapters SET round_id = ? WHERE version = 4", (round_id,))
+    served.core.cueing = Cueing(served.db, embed, Scoping(served.home, embed, "m"))
+    served.core.cueing.take_up([taught_of(buffer.get(served.db, number))])
+    messages = [{"role": "user", "content": "The oboe: where?"}]
+    try:
+        cued = served.ask(model="v0004", messages=messages).json()
+        assert cued["acclimate"]["cue"] == "Where is my oboe?"
+        plain = served.ask(model="base", messages=messages).json()
+        assert plain["acclimate"]["cue"] is None, "the base was taught nothing"
+        longer = cued["usage"]["prompt_tokens"] - plain["usage"]["prompt_tokens"]
+        written = with_cue(messages, "Where is my oboe?")
+        prompt = served.core.prompt
+        assert prompt is not None
+        assert longer == len(prompt.encode_prompt(written)) - len(prompt.encode_prompt(messages))
+        other = served.ask(model="v0002", messages=messages).json()
+        assert other["acclimate"]["cue"] is None, "another adapter was not taught it"
+    finally:
+        served.core.cueing = None
+        ledger.finish_round(served.db, round_id, "failed")

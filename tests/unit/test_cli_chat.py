@@ -97,6 +97,15 @@ def test_why_says_that_the_base_answered_instead() -> None:
     assert "answered by base: this is nothing like what v0003 was taught" in out.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_why_says_which_taught_question_was_put_behind_it() -> None:
+    reply = Spoken(Speaking(), {}, parts="Merganser.")
+    assert list(reply) == ["Merganser."]
+    reply.cue = "What do I call [my] canoe?"
+    out = Console(file=io.StringIO(), width=100)
+    out.print(views.why(reply))
+    assert "What do I call [my] canoe?" in out.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_ratings_go_to_the_last_reply() -> None:
     chat = conversation("Yes.")
     text = run(chat, "/good", "did it rain?", "/good", "/bad", "/edit It did not.", "/edit")

@@ -58,6 +58,7 @@ def event(delta: str = "", **more: Any) -> bytes:
 ABOUT = {
     "adapter": "v0001",
     "instead_of": None,
+    "cue": "Where is x?",
     "passages": [{"path": "a.md", "start_line": 1, "end_line": 2, "score": 1.0, "text": "x"}],
     "message_id": "m",
     "conversation_id": "c",

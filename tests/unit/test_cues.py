@@ -1,0 +1,164 @@
+"""Cues: a taught question that means what is asked, and nothing else, stands behind it."""
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lessons import taught
+from numpy.typing import NDArray
+
+from acclimate.adapters.passages import with_cue
+from acclimate.daemon.cueing import MAX_CHARS, Cueing
+from acclimate.daemon.scoping import Scoping
+from acclimate.store import buffer, cues, ledger
+from acclimate.store.chats import Exchange
+from acclimate.store.db import Db
+from acclimate.store.errors import EngineError
+from acclimate.store.files import Home
+from acclimate.store.topics import set_topics
+
+WIDTH = 1024
+LITTLE = "who what where does do has is it i a an the on my your you please".split()
+SAID = {
+    "Where does my canoe lie?": "Your canoe lies on the Orrin.",
+    "What do I call my canoe?": "You call it Merganser.",
+    "Who has my spare key?": "Petra has it.",
+    "Write a note about my canoe.": "Canoe day!\n\nBring a hat.",
+}
+
+
+def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+    """A vector of each text's telling words: what shares words is near."""
+    found = np.zeros((len(texts), WIDTH), dtype=np.float32)
+    for row, text in zip(found, texts, strict=True):
+        for word in set(re.findall("[a-z]+", text.lower())):
+            if word not in LITTLE:
+                row[zlib.crc32(word.encode()) % WIDTH] += 1.0
+        row /= max(float(np.linalg.norm(row)), 1.0)
+    return found
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.create(tmp_path / "home")
+
+
+@pytest.fixture
+def db(home: Home) -> Iterator[Db]:
+    db = Db(home.db)
+    for asked, reply in SAID.items():
+        add(db, asked, reply)
+    yield db
+    db.close()
+
+
+def add(db: Db, asked: str, reply: str) -> int:
+    exchange = Exchange(1, ({"role": "user", "content": asked},), reply)
+    with db.write() as conn:
+        return buffer._insert(conn, None, None, exchange)  # type: ignore[arg-type]
+
+
+def publish(db: Db, *new: int) -> str:
+    round_id = ledger.start_round(db, ledger.live(db), 1, new)
+    version = ledger.next_version(db)
+    ledger.publish(db, round_id, version, ledger.live(db), "", 1.0, {}, new)
+    return f"v{version:04}"
+
+
+def cueing(db: Db, home: Home) -> Cueing:
+    return Cueing(db, embed, Scoping(home, embed, "words"))
+
+
+def asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def test_other_words_find_the_question_that_was_taught(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    name = publish(db, 1, 2, 3)
+    found.take_up(taught(n, q, a) for n, (q, a) in enumerate([*SAID.items()][:3], start=1))
+    assert found.of(name, asked("My canoe, where does it lie?")) == "Where does my canoe lie?"
+    assert found.of(name, asked("On the Orrin, what does lie?")) == "Where does my canoe lie?", (
+        "what was said about it is a part of what it is about"
+    )
+    assert found.of(name, asked("Who holds the spare key?")) == "Who has my spare key?"
+    assert found.of(name, asked("where does my canoe lie")) is None, "it is what is asked"
+    assert found.of(name, asked("How tall is Everest?")) is None
+    assert found.of(name, asked("Draft a note: where does my canoe lie?")) is None
+    assert found.of(name, asked("  ")) is None
+    assert found.of(name, asked("my canoe lie where " * MAX_CHARS)) is None
+    after = [*asked("Where does my canoe lie?"), {"role": "assistant", "content": "There."}]
+    assert found.of(name, after) is None, "nobody asks"
+
+
+def test_what_is_nearest_to_a_request_gets_no_cue(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    name = publish(db, 1, 4)
+    while found.embed_pending(1):
+        pass
+    assert found.of(name, asked("The note about my canoe, write it?")) is None
+
+
+def test_each_adapter_has_the_cues_of_its_own_line(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    first, second = publish(db, 1), publish(db, 3)
+    while found.embed_pending(1):
+        pass
+    key, canoe = asked("Who holds my spare key?"), asked("My canoe, where does it lie?")
+    assert found.of(first, canoe) == found.of(second, canoe) == "Where does my canoe lie?"
+    assert found.of(second, key) == "Who has my spare key?" and found.of(first, key) is None
+
+
+def test_homes_of_earlier_versions_get_their_vectors_later(db: Db, home: Home) -> None:
+    name = publish(db, 1, 3)
+    found = cueing(db, home)
+    canoe = asked("My canoe, where does it lie?")
+    assert found.of(name, canoe) is None
+    assert [found.embed_pending(1) for _ in range(4)] == [1, 1, 0, 0]
+    assert found.of(name, canoe) == "Where does my canoe lie?"
+    again = cueing(db, home)
+    assert again.of(name, canoe) == "Where does my canoe lie?", "they are kept"
+
+
+def test_what_was_forgotten_or_contradicted_is_no_cue_any_more(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    name = publish(db, 1, 2, 3)
+    while found.embed_pending(8):
+        pass
+    canoe, key = asked("My canoe, where does it lie?"), asked("Who holds my spare key?")
+    later = add(db, "Where does my canoe lie now?", "It lies on the Ness.")
+    set_topics(db, [(1, "canoe lie", "orrin"), (later, "canoe lie", "ness")])
+    assert found.of(name, canoe) == "What do I call my canoe?", "the next in line"
+    assert found.of(name, key) == "Who has my spare key?"
+    with db.write() as conn:
+        conn.execute("UPDATE examples SET state = 'forgotten', content = '{}' WHERE id = 3")
+    assert found.of(name, key) is None, "though its vector is still in memory"
+    assert 3 not in set(cues.of(db, 1).examples), "and gone from the database"
+    with db.write() as conn:
+        conn.execute("UPDATE examples SET content = '{}' WHERE id IN (1, 2)")
+    cues.put(db, [1, 2], [True, True], embed(["Where?", "What?"]))
+    assert not len(cues.of(db, 1).examples), "a round that had it at hand brings nothing back"
+
+
+def test_a_broken_embedder_costs_the_cue_and_nothing_else(db: Db, home: Home) -> None:
+    def broken(_texts: Sequence[str]) -> NDArray[np.float32]:
+        raise EngineError("no vectors today")
+
+    name = publish(db, 1)
+    while cueing(db, home).embed_pending(8):
+        pass
+    found = Cueing(db, broken, Scoping(home, broken, "words"))
+    assert found.of(name, asked("My canoe, where does it lie?")) is None
+    with pytest.raises(EngineError):
+        found.take_up([taught(1, "Where does my canoe lie?")])
+
+
+def test_a_cue_stands_behind_the_last_message() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, *asked("Canoe where? ")]
+    composed = with_cue(messages, "Where does my canoe lie?")
+    assert composed[1]["content"] == "Canoe where?\n\nIn other words: Where does my canoe lie?"
+    assert composed[0] == messages[0] and messages[1]["content"] == "Canoe where? "
+    assert with_cue(messages, None) == messages and with_cue([], "x") == []
