@@ -95,6 +95,8 @@ class Bench:
         row = self.probe.measure(model, number, self.base)
         if number == self.rounds:
             row["retrieval"] = self.probe.facts(model, number, person.passages)
+            if "alone" in row:
+                row["alone"] |= self.probe.alone(model, number)
         return row | {"round": number}
 
 
@@ -116,9 +118,11 @@ def show(row: dict[str, Any]) -> None:
     if alone := row.get("alone"):
         parts.append(
             f"{row['inside']:.0%} of it inside; the adapter alone kept {alone['kept']:.0%},"
-            f" NLL {alone['general_nll']:+.4f}, KL {alone['kl']:.4f}, exact {alone['exact']:.0%},"
-            f" reworded {alone['reworded']:.0%}, roundabout {alone['roundabout']:.0%}"
+            f" NLL {alone['general_nll']:+.4f}, KL {alone['kl']:.4f}"
         )
+        if "exact" in alone:
+            shares = (f"{kind} {alone[kind]:.0%}" for kind in ("exact", "reworded", "roundabout"))
+            parts.append(f"without cues {', '.join(shares)}")
     if row.get("train_seconds"):
         parts.append(f"scale {row['scale']}, {row['steps']} steps in {row['train_seconds']:.0f} s")
     if "retrieval" in row:

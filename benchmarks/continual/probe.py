@@ -107,17 +107,14 @@ class Probe:
     def measure(self, model: torch.nn.Module, round_number: int, base: Base) -> dict[str, Any]:
         """Every column after this round, as shares, nats and lists by round."""
         styled = self.say(model, self.stream.style.prompts, STYLE_TOKENS, None)
-        facts, general = self.facts(model, round_number), self.general(model, base)
-        if self.inside is not None:
-            general["alone"] |= self._alone(model, round_number)
         return {
-            **facts,
-            **general,
+            **self.facts(model, round_number),
+            **self.general(model, base),
             "style": evaluate.share([self.stream.style.adhered(r) for r in styled]),
             "styled": styled,
         }
 
-    def _alone(self, model: torch.nn.Module, round_number: int) -> dict[str, Any]:
+    def alone(self, model: torch.nn.Module, round_number: int) -> dict[str, Any]:
         """What the person said, asked of the adapter without its scope and its cues."""
         inside, self.inside = self.inside, None
         try:
