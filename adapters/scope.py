@@ -34,8 +34,16 @@ class Scope:
     general: float
 
     @classmethod
-    def fit(cls, taught: NDArray[np.float32], general: NDArray[np.float32], embedder: str) -> Self:
+    def fit(
+        cls,
+        taught: NDArray[np.float32],
+        general: NDArray[np.float32],
+        embedder: str,
+        outside: NDArray[np.bool_] | None = None,
+    ) -> Self:
         """From vectors of unit length, (texts, dimensions) each; both need one or more rows.
+
+        `outside`, (general texts,), are those that the adapter is not asked whatever comes out.
 
         Ridge regression on +1 and -1, both sides weighing the same; its leave-one-out predictions
         come in closed form (Allen 1974).
@@ -53,23 +61,19 @@ class Scope:
         leverage = ((x @ inverse) * x).sum(1) * weight
         without = (x @ theta - leverage * side) / np.maximum(1 - leverage, 1e-6)
         threshold = min(0.0, float(np.quantile(without[: len(taught)], MISSED)))
+        inside = without[len(taught) :] > threshold
+        if outside is not None:
+            inside &= ~outside
         return cls(
             embedder=embedder,
             weights=theta[:-1].astype(np.float32).tolist(),
             offset=float(theta[-1]) - threshold,
-            general=float((without[len(taught) :] > threshold).mean()),
+            general=float(inside.mean()),
         )
-
-    def depth(self, vector: NDArray[np.float32]) -> float:
-        """How far inside a text with this vector, (dimensions,), lies; negative outside.
-
-        What was taught and what is general lie about 2 apart.
-        """
-        return float(np.asarray(self.weights) @ vector) + self.offset
 
     def covers(self, vector: NDArray[np.float32]) -> bool:
         """Whether a text with this vector, (dimensions,), lies inside."""
-        return self.depth(vector) > 0
+        return float(np.asarray(self.weights) @ vector) + self.offset > 0
 
     def to_json(self) -> bytes:
         """What `from_json` reads."""

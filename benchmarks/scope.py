@@ -1,9 +1,10 @@
-"""Who answers what: how much of a person's questions and of general text lies in a scope.
+"""Who answers what, and with which cue: a person's questions and general text before an adapter.
 
     python benchmarks/scope.py [--personas development,development-2]
 
-Everything that a persona says in six rounds is taught; asked are the questions of the benchmark,
-general ones, and the held-out general prompts of the gate. Prints a table and writes JSON.
+Everything that a persona says in six rounds counts as taught; asked are the questions of the
+benchmark, general ones, and the held-out general prompts of the gate. Trains nothing: the ledger
+gets an adapter without weights. Prints a table and writes JSON.
 """
 
 from __future__ import annotations
@@ -22,20 +23,41 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from continual import streams  # noqa: E402
 from continual.home import PersonHome  # noqa: E402
+from continual.streams import right  # noqa: E402
 
 from acclimate.adapters.evaluate import share  # noqa: E402
 from acclimate.adapters.shipped import shipped_lines  # noqa: E402
-from acclimate.daemon.retrieve import question_of  # noqa: E402
+from acclimate.adapters.snapshot import Taught  # noqa: E402
+from acclimate.daemon.scoping import SCOPE_FILE  # noqa: E402
+from acclimate.store import ledger  # noqa: E402
+
+ADAPTER, VERSION = "v0001", 1
+
+
+def publish(person: PersonHome, taught: list[Taught]) -> float:
+    """An adapter of these in the ledger, with scope and cues; the scope's share of general text."""
+    scope = person.scoping.fit(taught)
+    assert scope is not None
+    person.cueing.take_up(taught)
+    numbers = [example.id for example in taught]
+    round_id = ledger.start_round(person.db, None, 1, numbers)
+    folder = person.home.adapter_dir(VERSION)
+    folder.mkdir()
+    (folder / SCOPE_FILE).write_bytes(scope.to_json())
+    ledger.publish(person.db, round_id, VERSION, None, "", 1.0, {}, numbers)
+    return scope.general
 
 
 def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
-    """Shares inside, by kind of text, after so many rounds."""
+    """Shares inside, by kind of text, after so many rounds, and of cues that lead to the answer."""
     stream = streams.load(persona)
     facts = [fact for fact in stream.facts if fact.round <= rounds]
-    asked = {
-        "exact": [fact.exact for fact in facts],
-        "reworded": [text for fact in facts for text in fact.reworded],
-        "roundabout": [fact.roundabout for fact in facts],
+    about = {
+        "exact": [(fact.exact, fact) for fact in facts],
+        "reworded": [(text, fact) for fact in facts for text in fact.reworded],
+        "roundabout": [(fact.roundabout, fact) for fact in facts],
+    }
+    others = {
         "style": stream.style.prompts,
         "general questions": [q.question for q in streams.general()],
         "general prompts": streams.general_prompts(),
@@ -46,16 +68,32 @@ def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
         try:
             for folder in stream.rounds[:rounds]:
                 person.feed(folder)
-            taught = [question_of(e.messages()[:-1]) for e in person.waiting()]
-            scope = person.scoping.fit(taught)
-            assert scope is not None
-            found = {
-                kind: share([scope.covers(v) for v in person.embedder.embed(texts)])
-                for kind, texts in asked.items()
+            taught = person.waiting()
+            found: dict[str, float] = {"taught": len(taught)}
+            found["anchors, left out"] = publish(person, taught)
+            replies = {
+                e.messages()[-2]["content"].strip(): e.messages()[-1]["content"] for e in taught
             }
+
+            def inside(text: str) -> bool:
+                return person.scoping.covers(ADAPTER, [{"role": "user", "content": text}])
+
+            def cue(text: str) -> str | None:
+                asked = [{"role": "user", "content": text}]
+                return person.cueing.of(ADAPTER, asked) if inside(text) else None
+
+            for kind, asked in about.items():
+                found[kind] = share([inside(text) for text, _ in asked])
+                under = [(cue(text) or text, fact) for text, fact in asked]
+                found[f"{kind}: led to the answer"] = share(
+                    [right(replies.get(t, ""), f.answers_after(rounds)) for t, f in under]
+                )
+            for kind, texts in others.items():
+                found[kind] = share([inside(text) for text in texts])
+                found[f"{kind}: with a cue"] = share([cue(text) is not None for text in texts])
         finally:
             person.close()
-    return {"taught": len(taught), **found, "anchors, left out": scope.general}
+    return found
 
 
 def main() -> int:

@@ -31,10 +31,12 @@ from acclimate.daemon import models, schedule
 from acclimate.daemon.attach import Attachment
 from acclimate.daemon.client import find_daemon
 from acclimate.daemon.config import Config
+from acclimate.daemon.contexts import BASE
 from acclimate.daemon.core import Core
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.general import General
 from acclimate.daemon.inquire import Inquirer
 from acclimate.daemon.lock import HomeLock, Locked, boot_id
 from acclimate.daemon.notify import Notifier
@@ -142,8 +144,10 @@ class Daemon:
         self.index = Index(self.db, home.index, embedder=name)
         stack.callback(self._flush_index)
         self.retriever = Retriever(self.db, self.index, self.embedder, config.retrieval)
-        self.scoping = Scoping(home, self.embedder.embed, name, config.scope)
-        self.cueing = Cueing(self.db, self.embedder.embed, self.scoping)
+        embed = self.embedder.embed
+        self.general = General(home.cache, embed, name)
+        self.cueing = Cueing(self.db, embed, self.general)
+        self.scoping = Scoping(home, embed, name, self.general, self.cueing, config.scope)
         self.rounds = Rounds(
             home,
             self.db,
@@ -270,6 +274,8 @@ class Daemon:
                         break
                 if changed:
                     self.index.flush_sometimes()
+                if self.engine.live != BASE and self.attachment.attached:
+                    self.general.vectors()  # or the first question would wait for them
             except (AcclimateError, sqlite3.Error, OSError) as error:
                 log.warning("embedding_stopped", error=str(error))
                 self.stopping.wait(5.0)

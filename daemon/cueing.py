@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.request import asks_to_write
 from acclimate.adapters.snapshot import Taught, taught_of
+from acclimate.daemon.general import Embed, General
 from acclimate.daemon.retrieve import question_of
-from acclimate.daemon.scoping import Embed, Scoping
 from acclimate.store import buffer, cues
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError
@@ -30,8 +30,10 @@ from acclimate.store.files import parse_version
 log = structlog.get_logger(__name__)
 
 MAX_CHARS = 200  # of a message that may be a question
-# A cue is as near as this to what is asked (cosine), which lies so deep in the adapter's scope.
-MIN_SIMILARITY, MIN_DEPTH = 0.4, 0.2
+MIN_SIMILARITY = 0.4  # of a cue to what is asked (cosine)
+# How much nearer to a general text than to all that was taught a question may be that somebody asks
+# about what was taught.
+NEARER = 0.15
 LOOKED_AT = 8  # of the nearest: some may have been contradicted
 KEPT = 2  # adapters whose vectors are kept in memory
 
@@ -39,35 +41,26 @@ KEPT = 2  # adapters whose vectors are kept in memory
 class Cueing:
     """Cues of one home's adapters. Every method blocks and may be called from any thread.
 
-    `embed` gives vectors of unit length, (texts, dimensions).
+    `embed` gives vectors of unit length, (texts, dimensions); `general` are those of general text.
     """
 
-    def __init__(self, db: Db, embed: Embed, scoping: Scoping) -> None:
+    def __init__(self, db: Db, embed: Embed, general: General) -> None:
         self._db = db
         self._embed = embed
-        self._scoping = scoping
+        self._general = general
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, cues.Cues] = OrderedDict()
         self._complete = False  # whether all that is learned has its vector
 
     def take_up(self, examples: Iterable[Taught]) -> None:
         """Gives examples that are about to be learned their vectors. Raises AcclimateError."""
-        rows, asks, texts = [], [], []
-        for example in examples:
-            messages = example.messages()
-            asked = question_of(messages[:-1]).strip()
-            if example.kind == "exchange" and asked:
-                rows.append(example.id)
-                asks.append(is_fact(example))
-                # What is said about it is a part of what it is about; of a request it is not.
-                both = f"{asked} {messages[-1]['content']}" if asks[-1] else asked
-                texts += [asked, both]
+        rows = [example for example in examples if _asked(example)]
         if rows:
-            vectors = self._embed(texts)
-            both_ways = vectors[0::2] + vectors[1::2]
-            both_ways /= np.maximum(np.linalg.norm(both_ways, axis=1, keepdims=True), 1e-6)
-            cues.put(self._db, rows, asks, both_ways)
-        self._changed()
+            vectors = keys(rows, self._embed)
+            cues.put(self._db, [e.id for e in rows], [*map(is_fact, rows)], vectors)
+        with self._lock:
+            self._loaded.clear()
+            self._complete = False
 
     def embed_pending(self, batch: int) -> int:
         """Gives up to `batch` learned examples their vectors, those that a round has not given any;
@@ -75,27 +68,37 @@ class Cueing:
         if self._complete:
             return 0
         found = cues.missing(self._db, batch)
-        self.take_up(taught_of(buffer.get(self._db, number)) for number in found)
+        if found:
+            self.take_up(taught_of(buffer.get(self._db, number)) for number in found)
         self._complete = not found
         return len(found)
+
+    def general(self, adapter: str, text: str) -> bool:
+        """Whether a question is clearly nearer to general text than to what the adapter was taught.
+
+        Never of a text that is no short question, nor where nothing is known. Raises
+        AcclimateError, sqlite3.Error.
+        """
+        known = self._of(adapter) if may_be_question(text) else None
+        return known is not None and len(known.examples) > 0 and self._nearer(known, text) > NEARER
+
+    def _nearer(self, known: cues.Cues, text: str) -> float:
+        vector = self._embed([text])[0]
+        return float((self._general.vectors() @ vector).max() - (known.vectors @ vector).max())
 
     def of(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The question that the adapter was taught and that means what the last message asks; None
         where there is none, and where it asks for something to be written."""
         asked = question_of(messages).strip()
-        if not 0 < len(asked) <= MAX_CHARS or asks_to_write(asked):
-            return None
         try:
-            if self._scoping.depth(adapter, asked) < MIN_DEPTH:
-                return None
-            return self._nearest(adapter, asked)
+            return self._nearest(adapter, asked) if may_be_question(asked) else None
         except (AcclimateError, sqlite3.Error, ValueError) as error:
             log.warning("no_cue", error=str(error))
             return None
 
     def _nearest(self, adapter: str, asked: str) -> str | None:
         known = self._of(adapter)
-        if not len(known.examples):
+        if not len(known.examples) or self._nearer(known, asked) > NEARER:
             return None
         near: NDArray[np.float32] = known.vectors @ self._embed([asked])[0]
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
@@ -116,10 +119,31 @@ class Cueing:
                 self._loaded.popitem(last=False)
             return found
 
-    def _changed(self) -> None:
-        with self._lock:
-            self._loaded.clear()
-            self._complete = False
+
+def keys(examples: Sequence[Taught], embed: Embed) -> NDArray[np.float32]:
+    """The vectors by which examples are found, (examples, dimensions), of unit length. Each has to
+    ask something.
+
+    What is said about a question is a part of what it is about; of a request it is not.
+    """
+    texts: list[str] = []
+    for example in examples:
+        asked = question_of(example.messages()[:-1]).strip()
+        said = example.messages()[-1]["content"]
+        texts += [asked, f"{asked} {said}" if is_fact(example) else asked]
+    vectors = embed(texts)
+    together: NDArray[np.float32] = vectors[0::2] + vectors[1::2]
+    together /= np.maximum(np.linalg.norm(together, axis=1, keepdims=True), 1e-6)
+    return together
+
+
+def may_be_question(text: str) -> bool:
+    """Whether it is short, and nothing is to be written."""
+    return 0 < len(text) <= MAX_CHARS and not asks_to_write(text)
+
+
+def _asked(example: Taught) -> str:
+    return question_of(example.messages()[:-1]).strip() if example.kind == "exchange" else ""
 
 
 def _bare(text: str) -> str:

@@ -39,7 +39,6 @@ from acclimate.adapters.snapshot import (
 from acclimate.adapters.thermostat import BUDGET, PER_ROUND, Held, kl_weight
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
-from acclimate.daemon.retrieve import question_of
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
@@ -403,9 +402,7 @@ class Rounds:
     ) -> tuple[dict[str, str], float | None]:
         """The candidate's files and hashes with its scope's, and the scope's share of general text;
         None without one. What was held out is not in it: the adapter outlives its forgetting."""
-        taught = (*snapshot.new, *snapshot.replay)
-        asked = [question_of(example.messages()[:-1]) for example in taught]
-        scope = self._scoping and self._scoping.fit([text for text in asked if text])
+        scope = self._scoping and self._scoping.fit([*snapshot.new, *snapshot.replay])
         if not scope:
             return files, None
         path = candidate / SCOPE_FILE

@@ -6,8 +6,9 @@ but the vectors of the last few questions, in memory.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -17,21 +18,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from acclimate.adapters.scope import Scope
-from acclimate.adapters.shipped import shipped_lines
-from acclimate.daemon.retrieve import MAX_QUERY_CHARS
+from acclimate.adapters.snapshot import Taught
+from acclimate.daemon.cueing import NEARER, Cueing, keys, may_be_question
+from acclimate.daemon.general import Embed, General
+from acclimate.daemon.retrieve import MAX_QUERY_CHARS, question_of
 from acclimate.store.errors import AcclimateError
 from acclimate.store.files import Home, parse_version
 
 log = structlog.get_logger(__name__)
 
 SCOPE_FILE = "scope.json"
-# What general text is: the anchors' prompts.
-GENERAL = ("anchor_prompts", "short_prompts")
 # Where nothing is known yet: what an adapter's share of general text may be taken for.
 USUAL_SHARE = 0.5
 LOOKED_AT = 8  # of a conversation, the user's last messages
-
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 class ScopeConfig(BaseModel):
@@ -46,34 +45,55 @@ class ScopeConfig(BaseModel):
 class Scoping:
     """Scopes of one home's adapters. Every method blocks and may be called from any thread.
 
-    `embed` gives vectors of unit length, (texts, dimensions); `embedder` names the model that does.
+    `embed` gives vectors of unit length, (texts, dimensions); `embedder` names the model that does;
+    `cueing` knows what each adapter was taught.
     """
 
     def __init__(
-        self, home: Home, embed: Embed, embedder: str, settings: ScopeConfig | None = None
+        self,
+        home: Home,
+        embed: Embed,
+        embedder: str,
+        general: General,
+        cueing: Cueing,
+        settings: ScopeConfig | None = None,
     ) -> None:
         self._home = home
         self._embed = embed
         self._embedder = embedder
+        self._general = general
+        self._cueing = cueing
         self._settings = settings or ScopeConfig()
         self._lock = threading.Lock()
         self._read: dict[str, Scope | None] = {}  # the one that was asked for last
-        self._general: NDArray[np.float32] | None = None
 
-    def fit(self, questions: Sequence[str]) -> Scope | None:
+    def fit(self, taught: Sequence[Taught]) -> Scope | None:
         """The scope of an adapter that was taught these; None where it cannot be told.
 
-        Takes seconds at its first call, which embeds the general texts.
+        Takes seconds at its first call in a home, which embeds the general texts.
         """
-        if not questions or not self._settings.enabled:
+        asked = [question_of(example.messages()[:-1]) for example in taught]
+        rows = [example for example, text in zip(taught, asked, strict=True) if text.strip()]
+        if not rows or not self._settings.enabled:
             return None
         try:
-            if self._general is None:
-                self._general = self._embed([t for name in GENERAL for t in shipped_lines(name)])
-            return Scope.fit(self._embed(questions), self._general, self._embedder)
+            general = self._general.vectors()
+            outside = self._clearly_general(general, keys(rows, self._embed))
+            questions = self._embed([text for text in asked if text.strip()])
+            return Scope.fit(questions, general, self._embedder, outside)
         except AcclimateError as error:
             log.warning("no_scope", error=str(error))
             return None
+
+    def _clearly_general(
+        self, general: NDArray[np.float32], taught: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        """Which of the general texts would be, were they asked and not among them; (texts,)."""
+        alike = general @ general.T
+        np.fill_diagonal(alike, -1.0)
+        clear: NDArray[np.bool_] = alike.max(1) - (general @ taught.T).max(1) > NEARER
+        clear &= np.array([may_be_question(text) for text in self._general.texts()])
+        return clear
 
     def covers(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> bool:
         """Whether the adapter is to answer; the base is where none of what the user said lately is
@@ -88,18 +108,13 @@ class Scoping:
         asked = [text[:MAX_QUERY_CHARS] for text in islice(filter(None, said), LOOKED_AT)]
         try:
             # The last one first: it decides most often, and retrieval wants its vector as well.
-            return not asked or any(scope.covers(self._embed([text])[0]) for text in asked)
-        except (AcclimateError, ValueError) as error:
+            return not asked or any(
+                scope.covers(self._embed([text])[0]) and not self._cueing.general(adapter, text)
+                for text in asked
+            )
+        except (AcclimateError, sqlite3.Error, ValueError) as error:
             log.warning("scope_not_asked", error=str(error))
             return True
-
-    def depth(self, adapter: str, text: str) -> float:
-        """How deep in the adapter's scope a text lies (`Scope.depth`); infinitely without one.
-
-        Raises AcclimateError.
-        """
-        scope = self._of(adapter) if self._settings.enabled else None
-        return np.inf if scope is None else scope.depth(self._embed([text[:MAX_QUERY_CHARS]])[0])
 
     def share(self, adapter: str | None) -> float:
         """How much of general text an adapter answers, 0 to 1; what is usual where None is given;

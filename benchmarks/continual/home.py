@@ -18,6 +18,7 @@ from acclimate.daemon.config import Config
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.general import General
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.scoping import Scoping
@@ -79,8 +80,10 @@ class PersonHome:
         anchors.mkdir(exist_ok=True)
         if not linked.is_symlink():
             linked.symlink_to(anchors.resolve())
-        self.scoping = Scoping(self.home, self.embedder.embed, EMBEDDER)
-        self.cueing = Cueing(self.db, self.embedder.embed, self.scoping)
+        embed = self.embedder.embed
+        general = General(models / "anchors", embed, EMBEDDER)
+        self.cueing = Cueing(self.db, embed, general)
+        self.scoping = Scoping(self.home, embed, EMBEDDER, general, self.cueing)
         self.rounds = Rounds(
             self.home,
             self.db,

@@ -30,6 +30,7 @@ from acclimate.daemon.core import Core
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.forgetting import Asked
+from acclimate.daemon.general import General
 from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
@@ -199,8 +200,10 @@ def test_an_adapter_comes_with_scope_and_cues_and_may_drift_as_it_is_felt(
         about = [[1.0, 0.0] if "my dog" in text else [0.0, 1.0] for text in texts]
         return np.array(about, dtype=np.float32)
 
-    scoping = Scoping(place.home, embed, "minilm")
-    place.set_up(scoping, Cueing(place.db, embed, scoping))
+    general = General(place.home.cache, embed, "minilm")
+    cueing = Cueing(place.db, embed, general)
+    scoping = Scoping(place.home, embed, "minilm", general, cueing)
+    place.set_up(scoping, cueing)
     done = place.run()
     assert done.state == "accepted"
     card = ledger.adapter(place.db, 1).card

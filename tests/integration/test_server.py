@@ -24,6 +24,7 @@ from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.general import General
 from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.server import create_app, unguarded
@@ -458,7 +459,9 @@ def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(serve
 
     scope = served.home.adapter_dir(1) / SCOPE_FILE
     scope.write_bytes(Scope("m", [1.0, -1.0], 0.0, 0.1).to_json())
-    served.core.scoping = Scoping(served.home, embed, "m")
+    general = General(served.home.cache, embed, "m")
+    cueing = Cueing(served.db, embed, general)
+    served.core.scoping = Scoping(served.home, embed, "m", general, cueing)
     served.core.switch.set_live("v0001")
     try:
         assert answered_by("live", "Where is my clarinet?") == "v0001"
@@ -482,7 +485,7 @@ def test_a_taught_question_stands_behind_what_is_asked(served: Served) -> None:
     round_id = ledger.start_round(served.db, None, 9, [number])
     with served.db.write() as conn:
         conn.execute("UPDATE adapters SET round_id = ? WHERE version = 4", (round_id,))
-    served.core.cueing = Cueing(served.db, embed, Scoping(served.home, embed, "m"))
+    served.core.cueing = Cueing(served.db, embed, General(served.home.cache, embed, "oboe"))
     served.core.cueing.take_up([taught_of(buffer.get(served.db, number))])
     messages = [{"role": "user", "content": "The oboe: where?"}]
     try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.passages import with_cue
 from acclimate.daemon.cueing import MAX_CHARS, Cueing
-from acclimate.daemon.scoping import Scoping
+from acclimate.daemon.general import General
 from acclimate.store import buffer, cues, ledger
 from acclimate.store.chats import Exchange
 from acclimate.store.db import Db
@@ -69,7 +69,7 @@ def publish(db: Db, *new: int) -> str:
 
 
 def cueing(db: Db, home: Home) -> Cueing:
-    return Cueing(db, embed, Scoping(home, embed, "words"))
+    return Cueing(db, embed, General(home.cache, embed, "words"))
 
 
 def asked(text: str) -> list[dict[str, str]]:
@@ -150,10 +150,41 @@ def test_a_broken_embedder_costs_the_cue_and_nothing_else(db: Db, home: Home) ->
     name = publish(db, 1)
     while cueing(db, home).embed_pending(8):
         pass
-    found = Cueing(db, broken, Scoping(home, broken, "words"))
+    found = Cueing(db, broken, General(home.cache, broken, "words"))
     assert found.of(name, asked("My canoe, where does it lie?")) is None
     with pytest.raises(EngineError):
         found.take_up([taught(1, "Where does my canoe lie?")])
+
+
+def test_a_question_nearer_to_general_text_is_nobodys(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    name = publish(db, 1, 2, 3)
+    everest = "Which mountain is the highest in the world?"
+    assert not found.general(name, everest), "nothing is known yet"
+    while found.embed_pending(8):
+        pass
+    general = General(home.cache, embed, "words").texts()[-1]
+    assert found.general(name, general) and not found.general(name, "Where does my canoe lie?")
+    assert not found.general(name, f"Write a note: {general}"), "no question"
+    assert not found.general(name, general + " please" * MAX_CHARS), "and this is more than one"
+    assert found.of(name, asked(general)) is None
+
+
+def test_general_texts_are_embedded_once_in_a_home(home: Home) -> None:
+    first = General(home.cache, embed, "words")
+    vectors = first.vectors()
+    assert vectors.shape == (len(first.texts()), WIDTH)
+
+    def broken(_texts: Sequence[str]) -> NDArray[np.float32]:
+        raise EngineError("no vectors today")
+
+    again = General(home.cache, broken, "words").vectors()
+    assert np.allclose(again, vectors, atol=1e-3), "read from its file"
+    with pytest.raises(EngineError):
+        General(home.cache, broken, "another embedder").vectors()
+    (file,) = home.cache.glob("general-*.npy")
+    file.write_bytes(file.read_bytes()[:-7])
+    assert np.allclose(General(home.cache, embed, "words").vectors(), vectors), "made again"
 
 
 def test_a_cue_stands_behind_the_last_message() -> None:

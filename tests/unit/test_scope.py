@@ -7,22 +7,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lessons import taught
 from numpy.typing import NDArray
 
 from acclimate.adapters.scope import MISSED, RIDGE, Scope
+from acclimate.daemon.cueing import Cueing
+from acclimate.daemon.general import General
 from acclimate.daemon.scoping import (
-    GENERAL,
     LOOKED_AT,
     SCOPE_FILE,
     USUAL_SHARE,
     ScopeConfig,
     Scoping,
 )
+from acclimate.store.db import Db
 from acclimate.store.errors import EngineError
 from acclimate.store.files import Home
 
 WIDTH = 16
 PERSONAL = ["Where does my canoe lie?", "What do I call my canoe?", "Who has my spare key?"]
+TAUGHT = [taught(n, asked) for n, asked in enumerate(PERSONAL)]
 
 
 def vectors(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -63,8 +67,19 @@ def home(tmp_path: Path) -> Home:
     return Home.create(tmp_path / "home")
 
 
+def scoping_of(
+    home: Home,
+    embedder: Embedder,
+    name: str = "minilm",
+    settings: ScopeConfig | None = None,
+) -> Scoping:
+    general = General(home.cache, embedder, name)
+    cueing = Cueing(Db(home.db), embedder, general)
+    return Scoping(home, embedder, name, general, cueing, settings)
+
+
 def publish(home: Home, scoping: Scoping, version: int = 1) -> Scope:
-    scope = scoping.fit(PERSONAL)
+    scope = scoping.fit(TAUGHT)
     assert scope is not None
     folder = home.adapter_dir(version)
     folder.mkdir(parents=True)
@@ -73,7 +88,7 @@ def publish(home: Home, scoping: Scoping, version: int = 1) -> Scope:
 
 
 def test_what_is_like_what_was_taught_lies_inside(home: Home) -> None:
-    scoping = Scoping(home, Embedder(), "minilm")
+    scoping = scoping_of(home, Embedder())
     scope = publish(home, scoping)
     assert scope.general < 0.2, "few of the shipped texts are about the person"
     assert scoping.covers("v0001", said("Which river is my canoe on?"))
@@ -81,7 +96,7 @@ def test_what_is_like_what_was_taught_lies_inside(home: Home) -> None:
 
 
 def test_a_conversation_stays_with_the_adapter_once_it_was_about_the_person(home: Home) -> None:
-    scoping = Scoping(home, Embedder(), "minilm")
+    scoping = scoping_of(home, Embedder())
     publish(home, scoping)
     assert scoping.covers("v0001", said("Where is my canoe?", "And what colour?"))
     assert not scoping.covers("v0001", said("Who wrote Emma?", "And what else?"))
@@ -93,47 +108,48 @@ def test_a_conversation_stays_with_the_adapter_once_it_was_about_the_person(home
 def test_without_a_scope_the_adapter_answers_everything(home: Home) -> None:
     general = said("What is the capital of France?")
     embedder = Embedder()
-    scoping = Scoping(home, embedder, "minilm")
+    scoping = scoping_of(home, embedder)
     assert scoping.covers("v0001", general), "made before there were scopes"
     assert not embedder.asked
     publish(home, scoping, 2)
-    other = Scoping(home, embedder, "another embedder")
+    other = scoping_of(home, embedder, "another embedder")
     assert other.covers("v0002", general), "its vectors do not compare"
-    assert Scoping(home, embedder, "minilm", ScopeConfig(enabled=False)).covers("v0002", general)
+    assert scoping_of(home, embedder, settings=ScopeConfig(enabled=False)).covers("v0002", general)
     (home.adapter_dir(2) / SCOPE_FILE).write_bytes(b'{"weights": [1, NaN]}')
-    assert Scoping(home, embedder, "minilm").covers("v0002", general), "damaged"
+    assert scoping_of(home, embedder).covers("v0002", general), "damaged"
 
 
 def test_a_broken_embedder_costs_the_scope_and_nothing_else(home: Home) -> None:
     embedder = Embedder()
-    scoping = Scoping(home, embedder, "minilm")
+    scoping = scoping_of(home, embedder)
     publish(home, scoping)
     embedder.broken = True
     assert scoping.covers("v0001", said("What is the capital of France?"))
-    assert Scoping(home, embedder, "minilm").fit(PERSONAL) is None
+    assert scoping_of(home, embedder).fit(TAUGHT) is None
 
 
 def test_general_texts_are_embedded_once(home: Home) -> None:
     embedder = Embedder()
-    scoping = Scoping(home, embedder, "minilm")
-    first = scoping.fit(PERSONAL)
+    scoping = scoping_of(home, embedder)
+    first = scoping.fit(TAUGHT)
     before = len(embedder.asked)
-    assert scoping.fit(PERSONAL) == first, "the same texts give the same scope"
-    assert len(embedder.asked) == before + len(PERSONAL) and len(GENERAL) == 2
+    assert scoping.fit(TAUGHT) == first, "the same texts give the same scope"
+    assert len(embedder.asked) == before + 3 * len(PERSONAL), "as keys and as questions"
 
 
 def test_the_share_of_general_text_is_what_drift_is_felt_by(home: Home) -> None:
-    scoping = Scoping(home, Embedder(), "minilm")
+    scoping = scoping_of(home, Embedder())
     scope = publish(home, scoping)
     assert scoping.share("v0001") == scope.general
     assert scoping.share(None) == USUAL_SHARE, "before the first round"
     assert scoping.share("v0007") == 1.0, "an adapter without a scope answers all"
-    assert Scoping(home, Embedder(), "m", ScopeConfig(enabled=False)).share(None) == 1.0
+    assert scoping_of(home, Embedder(), settings=ScopeConfig(enabled=False)).share(None) == 1.0
 
 
 def test_what_was_taught_that_looks_general_widens_the_scope(home: Home) -> None:
-    scoping = Scoping(home, Embedder(), "minilm")
-    mixed = scoping.fit(["What is the capital of Spain?", "How do planes fly?", *PERSONAL])
+    scoping = scoping_of(home, Embedder())
+    general = [taught(8, "What is the capital of Spain?"), taught(9, "How do planes fly?")]
+    mixed = scoping.fit([*general, *TAUGHT])
     assert mixed is not None and mixed.general > 0.5, "none of it may be missed"
 
 
