@@ -35,6 +35,8 @@ MIN_SIMILARITY = 0.4  # of a cue to what is asked (cosine)
 # about what was taught.
 NEARER = 0.15
 LOOKED_AT = 8  # of the nearest: some may have been contradicted
+# Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
+AS_NEAR = 0.02
 KEPT = 2  # adapters whose vectors are kept in memory
 
 
@@ -104,11 +106,12 @@ class Cueing:
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
         best = best[near[best] >= MIN_SIMILARITY]
         questions = cues.questions(self._db, map(int, known.examples[best]))
-        for at in best:
-            if (cue := questions.get(int(known.examples[at]))) is not None:
-                fits = bool(known.asks[at]) and _bare(cue) != _bare(asked)
-                return cue.strip() if fits else None
-        return None
+        best = np.array([at for at in best if int(known.examples[at]) in questions], int)
+        if not len(best):
+            return None
+        latest = min(best[near[best] >= near[best[0]] - AS_NEAR])  # they are in this order
+        cue = questions[int(known.examples[latest])].strip()
+        return cue if known.asks[latest] and _bare(cue) != _bare(asked) else None
 
     def _of(self, adapter: str) -> cues.Cues:
         with self._lock:

@@ -112,6 +112,15 @@ def test_each_adapter_has_the_cues_of_its_own_line(db: Db, home: Home) -> None:
     assert found.of(second, key) == "Who has my spare key?" and found.of(first, key) is None
 
 
+def test_of_two_that_are_as_near_the_latest_counts(db: Db, home: Home) -> None:
+    number = add(db, "Where does canoe lie my?", "Your Orrin on lies the canoe.")
+    found = cueing(db, home)
+    name = publish(db, 1, number, 3)
+    while found.embed_pending(8):
+        pass
+    assert found.of(name, asked("The canoe, where does it lie?")) == "Where does canoe lie my?"
+
+
 def test_homes_of_earlier_versions_get_their_vectors_later(db: Db, home: Home) -> None:
     name = publish(db, 1, 3)
     found = cueing(db, home)
