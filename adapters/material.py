@@ -25,9 +25,6 @@ from acclimate.adapters.train import Lesson
 from acclimate.store.chats import Exchange
 from acclimate.store.errors import ModelError
 
-# In which epochs an example is seen: 1 is every one. A style is learned from fewer looks than a
-# fact, and more of them only pull general text along.
-FACT_EVERY, OTHER_EVERY = 1, 2
 # How often the exact wording stands among those of an example, and how many others a request has.
 EXACT_SHOWN = 3
 REQUEST_WORDINGS = 8
@@ -86,7 +83,6 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
         for example in part:
             messages = example.messages()
             fact = is_fact(example)
-            every = FACT_EVERY if fact else OTHER_EVERY
             try:
                 if fact:
                     wordings, probes = _studied(example, snapshot, encode, facts, answers)
@@ -99,7 +95,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
             rehearsed = part is snapshot.replay
             if rehearsed:  # what would not be seen need not be computed
                 wordings = wordings[: snapshot.training.replay_exposures]
-            material.lessons.append(Lesson(example.id, wordings, every, rehearsed))
+            material.lessons.append(Lesson(example.id, wordings, rehearsed))
             if not fact:
                 plain.append(material.lessons[-1])
             if part is snapshot.new:

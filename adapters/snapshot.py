@@ -65,7 +65,7 @@ class Training(_Model):
     alpha: float = 16.0
     top_layers: float | None = None
     modules: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    exposures: int = 44
+    exposures: int = 36
     least_steps: int = 170
     batch: int = 8
     replay_batch: int = 20

@@ -75,13 +75,12 @@ class Recipe:
 class Lesson:
     """One example as training sees it: the same answer under several wordings of its question.
 
-    It is seen in every `every`-th epoch only. One that is `rehearsed` stands beside the new ones in
-    its turn, however many there are, so a round's cost does not grow with the history.
+    One that is `rehearsed` stands beside the new ones in its turn, however many there are, so a
+    round's cost does not grow with the history.
     """
 
     example_id: int
     wordings: list[Encoded]
-    every: int = 1
     rehearsed: bool = False
 
 
@@ -333,28 +332,20 @@ def _schedule(
         for x in lessons
     ]
     exposures = _exposures(lessons, recipe)
-    every = [min(lesson.every, exposures) for lesson in lessons]
     new = [i for i, lesson in enumerate(lessons) if not lesson.rehearsed]
-    slowest = max(every, default=1)
-    old = [i for i, x in enumerate(lessons) if x.rehearsed for _ in range(slowest // every[i])]
-    steps = [
-        picked
-        for epoch in range(exposures)
-        for picked in _batches(
-            [i for i in new if (epoch + i) % every[i] == 0], recipe.batch, generator
-        )
-    ]
-    wanted = math.ceil(len(old) * recipe.replay_exposures / max(1, slowest * len(steps)))
+    old = [i for i, lesson in enumerate(lessons) if lesson.rehearsed]
+    steps = [picked for _ in range(exposures) for picked in _batches(new, recipe.batch, generator)]
+    wanted = math.ceil(len(old) * recipe.replay_exposures / max(1, len(steps)))
     rehearsals = _in_turn(len(old), min(wanted, recipe.replay_batch), generator)
     for picked in steps:
-        picked += dict.fromkeys(old[i] for i in next(rehearsals))
+        picked += [old[i] for i in next(rehearsals)]
     return [[next(walks[i]) for i in picked] for picked in steps]
 
 
 def _exposures(lessons: Sequence[Lesson], recipe: Recipe) -> int:
     """How often the new ones are seen."""
-    an_epoch = sum(1 / lesson.every for lesson in lessons if not lesson.rehearsed)
-    wanted = recipe.least_steps / max(1, math.ceil(an_epoch / recipe.batch))
+    new = sum(not lesson.rehearsed for lesson in lessons)
+    wanted = recipe.least_steps / max(1, math.ceil(new / recipe.batch))
     return max(recipe.exposures, min(math.ceil(wanted), recipe.exposures * 3 // 2))
 
 

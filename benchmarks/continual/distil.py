@@ -57,7 +57,7 @@ class ContextDistillation(Sequential):
         if not pairs:
             return []
         rows = self._replies(pairs) if self.targets == "reply" else self._taught(pairs)
-        made = [Lesson(lesson.example_id, [], lesson.every) for lesson in lessons]
+        made = [Lesson(lesson.example_id, []) for lesson in lessons]
         for (n, _, _), row in zip(pairs, rows, strict=True):
             made[n].wordings.append(row)
         return [lesson for lesson in made if lesson.wordings]

@@ -217,7 +217,7 @@ def plan(
 ) -> list[list[Encoded]]:
     """Batches of wordings as our rounds show them, until so many tokens are in them.
 
-    Every lesson once in an epoch (in every `every`-th one), each time in another of its wordings.
+    Every lesson once in an epoch, each time in another of its wordings.
     """
     if not any(lesson.wordings for lesson in lessons):
         return []
@@ -225,14 +225,11 @@ def plan(
     steps: list[list[Encoded]] = []
     epoch = tokens = 0
     while tokens < budget_tokens:
-        members = [i for i, x in enumerate(lessons) if x.wordings and (epoch + i) % x.every == 0]
-        for picked in _batches(members, size, generator) if members else ():
+        members = [i for i, lesson in enumerate(lessons) if lesson.wordings]
+        for picked in _batches(members, size, generator):
             if tokens >= budget_tokens:
                 break
-            rows = []
-            for i in picked:
-                seen = epoch // lessons[i].every
-                rows.append(lessons[i].wordings[turns[i][seen % len(turns[i])]])
+            rows = [lessons[i].wordings[turns[i][epoch % len(turns[i])]] for i in picked]
             steps.append(rows)
             tokens += sum(len(row.tokens) for row in rows)
         epoch += 1

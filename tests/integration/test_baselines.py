@@ -110,15 +110,14 @@ def test_the_budget_bounds_what_is_trained(lessons: list[Lesson]) -> None:
     total = sum(len(row.tokens) for step in steps for row in step)
     assert 500 <= total < 500 + 2 * longest
     assert plan([], 500, 2, torch.Generator()) == []
-    rare = [Lesson(x.example_id, x.wordings, every=3) for x in lessons]
-    shown = [row for step in plan(rare, 500, 2, torch.Generator()) for row in step]
+    shown = [row for step in steps for row in step]
     assert {id(row) for row in shown} <= {id(w) for x in lessons for w in x.wordings}
 
 
 def test_our_tokens_are_what_a_round_of_ours_takes(
     loaded: Any, prompt: Prompt, lessons: list[Lesson]
 ) -> None:
-    lessons[0].every, lessons[1].rehearsed = 2, True
+    lessons[1].rehearsed = True
     model = add_lora(copy.deepcopy(loaded), TOP)
     general = anchors.make(loaded, prompt, ["Sky?"], 3)
     recipe = Recipe(exposures=5, batch=2)

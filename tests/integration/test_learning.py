@@ -341,7 +341,7 @@ def test_a_short_round_sees_its_lessons_half_as_often_again(
     )
     model = add_lora(load_base(tiny_llama), LoraShape(4, 8.0, (0, 1)))
     recipe = Recipe(exposures=8, least_steps=least, anchor_batch=0, short_anchor_batch=0)
-    lessons = [Lesson(1, [row]), Lesson(2, [row], every=2)]
+    lessons = [Lesson(1, [row]), Lesson(2, [row])]
     assert train(model, Split(model, 0), lessons, [], [], recipe).steps == steps
 
 
