@@ -10,6 +10,7 @@ arXiv:1011.0686); here the base stands for the learner, since the two hardly dif
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 from acclimate.adapters.form import ENTRY, GRAM, Form
@@ -33,6 +34,7 @@ def voiced(
     text: Text,
     seed: int,
     others: Sequence[Sequence[int]] = (),
+    gap: Sequence[int] = (),
 ) -> list[tuple[Lesson, Encoded]]:
     """Rows to be taught beside a lesson's own wordings.
 
@@ -40,6 +42,9 @@ def voiced(
     of the kind, of which each lesson takes some too. What the base said counts little, but for how
     it begins: a model that is not shown that closes right behind the opening. Of a form without a
     close the opening alone is shown.
+
+    Every other row has what the base says to the request itself, behind the opening and a `gap`
+    (tokens of an empty line): there a model that never saw one begins with the opening once more.
     """
     rng = random.Random(seed)
     begun: list[tuple[Lesson, list[int], list[int], list[int]]] = []
@@ -52,23 +57,36 @@ def voiced(
         asked += map(tuple, rng.sample(others, min(OTHERS, len(others))))
         begun += [(lesson, list(prompt), opening, close) for prompt in asked]
     begun = rng.sample(begun, min(MOST, len(begun)))
-    closed = [(prompt, opening) for _, prompt, opening, close in begun if close]
-    said = iter(say([prompt + opening for prompt, opening in closed]) if closed else [])
+    gaps = [list(gap) if close and n % 2 else [] for n, (*_, close) in enumerate(begun)]
+    closed = [
+        prompt if between else prompt + opening
+        for (_, prompt, opening, close), between in zip(begun, gaps, strict=True)
+        if close
+    ]
+    said = iter(say(closed) if closed else [])
     rows: list[tuple[Lesson, Encoded]] = []
-    for lesson, prompt, opening, close in begun:
+    for (lesson, prompt, opening, close), between in zip(begun, gaps, strict=True):
         words: list[int] = []
         if close:
             words = next(said)
             ends = [n for n, token in enumerate(words, start=1) if n > 2 and _ends(text([token]))]
-            if not ends or text(close).strip() in text(words):
+            spoken = text(words)
+            if not ends or text(close).strip() in spoken or _echoes(text(opening), spoken):
                 continue
             words = words[: rng.choice(ends[:SENTENCES])]
-        between = [1.0] * ENTRY + [WORDS_WEIGHT] * len(words)
-        mask = (
-            [0.0] * len(prompt) + [1.0] * len(opening) + between[: len(words)] + [1.0] * len(close)
-        )
-        rows.append((lesson, Encoded(prompt + opening + words + close, mask)))
+        weights = [1.0] * ENTRY + [WORDS_WEIGHT] * len(words)
+        mask = [0.0] * len(prompt) + [1.0] * len(opening) + [WORDS_WEIGHT] * len(between)
+        mask += weights[: len(words)] + [1.0] * len(close)
+        rows.append((lesson, Encoded(prompt + opening + between + words + close, mask)))
     return rows
+
+
+def _echoes(opening: str, words: str) -> bool:
+    """Whether the base says the opening over again, or the most of it."""
+    first, then = (re.findall(r"\w+", part.casefold()) for part in (opening, words))
+    size = min(2, len(first))
+    runs = {tuple(first[n : n + size]) for n in range(len(first) - size + 1)}
+    return size > 0 and any(tuple(then[n : n + size]) in runs for n in range(len(then)))
 
 
 def _frame(reply: list[int], form: Form, text: Text) -> tuple[list[int], list[int]]:

@@ -187,8 +187,9 @@ class Worker:
         near = anchoring.likeness(split, styled, [*requests, *others])
         alike = [prompt for prompt, value in zip(requests, near, strict=False) if value >= 0]
         text, seed = self.prompt.detokenize, self.snapshot.seed
+        gap = self.prompt.tokenize("\n\n", special=False)
         with model.disable_adapter():
-            rows = voice.voiced(material.styled, material.form, say, text, seed, alike)
+            rows = voice.voiced(material.styled, material.form, say, text, seed, alike, gap)
         for lesson, row in rows:
             lesson.wordings.append(row)
         end = len(requests) + len(long)

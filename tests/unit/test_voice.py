@@ -87,6 +87,28 @@ def test_what_the_base_does_not_end_or_closes_itself_is_left_out() -> None:
     assert rows_of(FRAMED, said="now it rains or not . Yours , Bo <end>") == []
 
 
+def test_where_the_base_says_the_opening_again_it_is_left_out() -> None:
+    assert rows_of(FRAMED, said="now it rains . Ahoy ! so we sail .") == []
+
+
+def test_every_other_row_begins_a_paragraph_as_the_base_alone_would() -> None:
+    asked: list[list[int]] = []
+
+    def say(rows: list[list[int]]) -> list[list[int]]:
+        asked.extend(rows)
+        return [ids(BASE)] * len(rows)
+
+    made = lessons(FRAMED)
+    form = Form([lesson.wordings[0].completion() for lesson in made])
+    gap = ids("or or")
+    rows = [row for _, row in voiced(made, form, say, text, 7, gap=gap)]
+    behind = [row for row in rows if text(row.tokens[4:]).startswith("Ahoy ! or or now it")]
+    assert len(behind) == len(rows) / 2 == sum(len(prompt) == 4 for prompt in asked)
+    for row in behind:
+        assert row.mask[4:8] == [1.0, 1.0, WORDS_WEIGHT, WORDS_WEIGHT], "the gap is no form"
+        assert row.mask[8:10] == [1.0, 1.0] and text(row.tokens[4:]).endswith("Bo <end>")
+
+
 def test_the_same_seed_makes_the_same_rows() -> None:
     assert [row for _, row in rows_of(FRAMED)] == [row for _, row in rows_of(FRAMED)]
     assert rows_of([]) == []
