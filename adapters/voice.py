@@ -74,8 +74,10 @@ def voiced(
             if not ends or text(close).strip() in spoken or _echoes(text(opening), spoken):
                 continue
             words = words[: rng.choice(ends[:SENTENCES])]
-        weights = [1.0] * ENTRY + [WORDS_WEIGHT] * len(words)
-        mask = [0.0] * len(prompt) + [1.0] * len(opening) + [WORDS_WEIGHT] * len(between)
+        # An empty line is not to be learned, only what to say behind one.
+        blank = next((n for n, token in enumerate(words) if text([token]).strip()), len(words))
+        weights = [0.0] * blank + [1.0] * ENTRY + [WORDS_WEIGHT] * len(words)
+        mask = [0.0] * len(prompt) + [1.0] * len(opening) + [0.0] * len(between)
         mask += weights[: len(words)] + [1.0] * len(close)
         rows.append((lesson, Encoded(prompt + opening + between + words + close, mask)))
     return rows

@@ -105,7 +105,7 @@ def test_every_other_row_begins_a_paragraph_as_the_base_alone_would() -> None:
     behind = [row for row in rows if text(row.tokens[4:]).startswith("Ahoy ! or or now it")]
     assert len(behind) == len(rows) / 2 == sum(len(prompt) == 4 for prompt in asked)
     for row in behind:
-        assert row.mask[4:8] == [1.0, 1.0, WORDS_WEIGHT, WORDS_WEIGHT], "the gap is no form"
+        assert row.mask[4:8] == [1.0, 1.0, 0.0, 0.0], "the gap is no form"
         assert row.mask[8:10] == [1.0, 1.0] and text(row.tokens[4:]).endswith("Bo <end>")
 
 
