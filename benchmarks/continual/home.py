@@ -68,7 +68,7 @@ class PersonHome:
         self.engine = Engine(self.base, **Config().engine.arguments())
         self.engine.start()
         self.prompt = Prompt.from_gguf(self.base)
-        self.embedder = Embedder(models / EMBEDDER, threads=2)
+        self.embedder = Embedder(models / EMBEDDER)
         self.index = Index(self.db, self.home.index, embedder="bench")
         self.retriever = Retriever(self.db, self.index, self.embedder)
         sha256 = sha256_file(self.base)
