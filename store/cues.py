@@ -29,12 +29,12 @@ class Cues:
 
 
 def missing(db: Db, limit: int) -> list[int]:
-    """Learned exchanges that have no vector yet, oldest first."""
+    """Of the learned exchanges that an adapter can have, those without a vector, latest first."""
     rows = db.read().execute(
-        "SELECT id FROM examples e WHERE state = 'learned' AND kind = 'exchange'"
-        " AND content != '{}' AND NOT EXISTS (SELECT 1 FROM cues WHERE example_id = e.id)"
-        " ORDER BY id LIMIT ?",
-        (limit,),
+        "SELECT id FROM (SELECT id FROM examples WHERE state = 'learned' AND kind = 'exchange'"
+        "  AND content != '{}' ORDER BY id DESC LIMIT ?) e"
+        " WHERE NOT EXISTS (SELECT 1 FROM cues WHERE example_id = e.id) LIMIT ?",
+        (MOST, limit),
     )
     return [row["id"] for row in rows.fetchall()]
 
