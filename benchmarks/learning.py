@@ -69,8 +69,12 @@ class Bench:
 
     def ours(self, joint: bool = False, **learn: Any) -> Iterator[dict[str, Any]]:
         """Our rounds; `joint` teaches all of them at once, as the ceiling."""
+        config = LearnConfig(**learn)
+        if joint:  # what that many rounds take
+            every = config.max_from_notes * self.rounds
+            config = config.model_copy(update={"max_from_notes": every})
         with tempfile.TemporaryDirectory() as root:
-            person = PersonHome(Path(root), self.models, LearnConfig(**learn))
+            person = PersonHome(Path(root), self.models, config)
             try:
                 for number, folder in enumerate(self.stream.rounds[: self.rounds], start=1):
                     person.feed(folder)
