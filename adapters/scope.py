@@ -39,11 +39,12 @@ class Scope:
         taught: NDArray[np.float32],
         general: NDArray[np.float32],
         embedder: str,
-        outside: NDArray[np.bool_] | None = None,
+        leaning: NDArray[np.int8] | None = None,
     ) -> Self:
         """From vectors of unit length, (texts, dimensions) each; both need one or more rows.
 
-        `outside`, (general texts,), are those that the adapter is not asked whatever comes out.
+        `leaning`, (general texts,), is 1 or -1 where something else decides that one lies inside or
+        outside, 0 where this does.
 
         Ridge regression on +1 and -1, both sides weighing the same; its leave-one-out predictions
         come in closed form (Allen 1974).
@@ -62,8 +63,8 @@ class Scope:
         without = (x @ theta - leverage * side) / np.maximum(1 - leverage, 1e-6)
         threshold = min(0.0, float(np.quantile(without[: len(taught)], MISSED)))
         inside = without[len(taught) :] > threshold
-        if outside is not None:
-            inside &= ~outside
+        if leaning is not None:
+            inside = np.where(leaning == 0, inside, leaning > 0)
         return cls(
             embedder=embedder,
             weights=theta[:-1].astype(np.float32).tolist(),

@@ -34,6 +34,9 @@ MIN_SIMILARITY = 0.4  # of a cue to what is asked (cosine)
 # How much nearer to a general text than to all that was taught a question may be that somebody asks
 # about what was taught.
 NEARER = 0.15
+# What is this near to something that was taught (cosine), and no nearer to any general text, is
+# surely about it.
+SURELY = 0.45
 LOOKED_AT = 8  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
 AS_NEAR = 0.02
@@ -75,18 +78,19 @@ class Cueing:
         self._complete = not found
         return len(found)
 
-    def general(self, adapter: str, text: str) -> bool:
-        """Whether a question is clearly nearer to general text than to what the adapter was taught.
+    def leaning(self, adapter: str, text: str) -> int:
+        """1 for a question that is surely about what the adapter was taught, -1 for one that is
+        clearly nearer to general text, 0 for any other.
 
-        Never of a text that is no short question, nor where nothing is known. Raises
+        0, too, for a text that is no short question, and where nothing is known. Raises
         AcclimateError, sqlite3.Error.
         """
         known = self._of(adapter) if may_be_question(text) else None
-        return known is not None and len(known.examples) > 0 and self._nearer(known, text) > NEARER
-
-    def _nearer(self, known: cues.Cues, text: str) -> float:
+        if known is None or not len(known.examples):
+            return 0
         vector = self._embed([text])[0]
-        return float((self._general.vectors() @ vector).max() - (known.vectors @ vector).max())
+        general, taught = self._general.vectors() @ vector, known.vectors @ vector
+        return int(lean(general.max(keepdims=True), taught.max(keepdims=True))[0])
 
     def of(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The question that the adapter was taught and that means what the last message asks; None
@@ -100,7 +104,7 @@ class Cueing:
 
     def _nearest(self, adapter: str, asked: str) -> str | None:
         known = self._of(adapter)
-        if not len(known.examples) or self._nearer(known, asked) > NEARER:
+        if not len(known.examples) or self.leaning(adapter, asked) < 0:
             return None
         near: NDArray[np.float32] = known.vectors @ self._embed([asked])[0]
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
@@ -121,6 +125,12 @@ class Cueing:
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
             return found
+
+
+def lean(general: NDArray[np.float32], taught: NDArray[np.float32]) -> NDArray[np.int8]:
+    """`Cueing.leaning` of questions by how near, (questions,), each is to the nearest of both."""
+    surely = (taught >= SURELY) & (taught >= general)
+    return np.where(general - taught > NEARER, -1, surely).astype(np.int8)
 
 
 def keys(examples: Sequence[Taught], embed: Embed) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from acclimate.adapters.scope import Scope
 from acclimate.adapters.snapshot import Taught
-from acclimate.daemon.cueing import NEARER, Cueing, keys, may_be_question
+from acclimate.daemon.cueing import Cueing, keys, lean, may_be_question
 from acclimate.daemon.general import Embed, General
 from acclimate.daemon.retrieve import MAX_QUERY_CHARS, question_of
 from acclimate.store.errors import AcclimateError
@@ -78,22 +78,21 @@ class Scoping:
             return None
         try:
             general = self._general.vectors()
-            outside = self._clearly_general(general, keys(rows, self._embed))
+            leaning = self._leaning(general, keys(rows, self._embed))
             questions = self._embed([text for text in asked if text.strip()])
-            return Scope.fit(questions, general, self._embedder, outside)
+            return Scope.fit(questions, general, self._embedder, leaning)
         except AcclimateError as error:
             log.warning("no_scope", error=str(error))
             return None
 
-    def _clearly_general(
+    def _leaning(
         self, general: NDArray[np.float32], taught: NDArray[np.float32]
-    ) -> NDArray[np.bool_]:
-        """Which of the general texts would be, were they asked and not among them; (texts,)."""
+    ) -> NDArray[np.int8]:
+        """Where each of the general texts would lean, were it not one of them; (texts,)."""
         alike = general @ general.T
         np.fill_diagonal(alike, -1.0)
-        clear: NDArray[np.bool_] = alike.max(1) - (general @ taught.T).max(1) > NEARER
-        clear &= np.array([may_be_question(text) for text in self._general.texts()])
-        return clear
+        questions = [may_be_question(text) for text in self._general.texts()]
+        return lean(alike.max(1), (general @ taught.T).max(1)) * np.array(questions, np.int8)
 
     def covers(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> bool:
         """Whether the adapter is to answer; the base is where none of what the user said lately is
@@ -108,13 +107,14 @@ class Scoping:
         asked = [text[:MAX_QUERY_CHARS] for text in islice(filter(None, said), LOOKED_AT)]
         try:
             # The last one first: it decides most often, and retrieval wants its vector as well.
-            return not asked or any(
-                scope.covers(self._embed([text])[0]) and not self._cueing.general(adapter, text)
-                for text in asked
-            )
+            return not asked or any(self._inside(scope, adapter, text) for text in asked)
         except (AcclimateError, sqlite3.Error, ValueError) as error:
             log.warning("scope_not_asked", error=str(error))
             return True
+
+    def _inside(self, scope: Scope, adapter: str, text: str) -> bool:
+        leaning = self._cueing.leaning(adapter, text)
+        return leaning > 0 or (leaning == 0 and scope.covers(self._embed([text])[0]))
 
     def share(self, adapter: str | None) -> float:
         """How much of general text an adapter answers, 0 to 1; what is usual where None is given;

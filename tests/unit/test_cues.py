@@ -11,8 +11,10 @@ from lessons import taught
 from numpy.typing import NDArray
 
 from acclimate.adapters.passages import with_cue
+from acclimate.adapters.scope import Scope
 from acclimate.daemon.cueing import MAX_CHARS, Cueing
 from acclimate.daemon.general import General
+from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.store import buffer, cues, ledger
 from acclimate.store.chats import Exchange
 from acclimate.store.db import Db
@@ -169,14 +171,32 @@ def test_a_question_nearer_to_general_text_is_nobodys(db: Db, home: Home) -> Non
     found = cueing(db, home)
     name = publish(db, 1, 2, 3)
     everest = "Which mountain is the highest in the world?"
-    assert not found.general(name, everest), "nothing is known yet"
+    assert found.leaning(name, everest) == 0, "nothing is known yet"
     while found.embed_pending(8):
         pass
     general = General(home.cache, embed, "words").texts()[-1]
-    assert found.general(name, general) and not found.general(name, "Where does my canoe lie?")
-    assert not found.general(name, f"Write a note: {general}"), "no question"
-    assert not found.general(name, general + " please" * MAX_CHARS), "and this is more than one"
+    assert found.leaning(name, general) == -1
+    assert found.leaning(name, "Where does my canoe lie, Jo?") == 1
+    assert found.leaning(name, "What is it?") == 0
+    assert found.leaning(name, f"Write a note: {general}") == 0, "no question"
+    assert found.leaning(name, general + " please" * MAX_CHARS) == 0, "and this is more than one"
     assert found.of(name, asked(general)) is None
+
+
+def test_what_is_surely_about_the_person_is_the_adapters(db: Db, home: Home) -> None:
+    general = General(home.cache, embed, "words")
+    found = Cueing(db, embed, general)
+    name = publish(db, 1, 2, 3)
+    while found.embed_pending(8):
+        pass
+    home.adapter_dir(1).mkdir()
+    for offset, undecided in ((-1.0, False), (1.0, True)):
+        nothing = Scope("words", [0.0] * WIDTH, offset, 0.5)  # or everything
+        (home.adapter_dir(1) / SCOPE_FILE).write_bytes(nothing.to_json())
+        scoping = Scoping(home, embed, "words", general, found)
+        assert scoping.covers(name, asked("Where does my canoe lie, Jo?"))
+        assert not scoping.covers(name, asked(general.texts()[-1]))
+        assert scoping.covers(name, asked("What is it?")) == undecided, "here the scope decides"
 
 
 def test_general_texts_are_embedded_once_in_a_home(home: Home) -> None:

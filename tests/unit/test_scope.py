@@ -170,6 +170,10 @@ def test_leave_one_out_is_what_fitting_again_without_it_gives() -> None:
         scores[n] = x[n] @ theta
     threshold = min(0.0, float(np.quantile(scores[:40], MISSED)))
     assert scope.general == pytest.approx(float((scores[40:] > threshold).mean()))
+    leaning = np.repeat([1, 0, -1], 20).astype(np.int8)
+    some = Scope.fit(taught, general, "m", leaning)
+    inside = (scores[60:80] > threshold).sum() + 20
+    assert some.general == pytest.approx(inside / 60) and some.offset == scope.offset
     inside = [scope.covers(vector) for vector in taught]
     assert sum(inside) >= 38
 
