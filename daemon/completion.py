@@ -304,9 +304,9 @@ class Completion:
 
     def _cue(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> str | None:
         answers = self._engine.live if adapter == LIVE else adapter
-        return (
-            None if self._cueing is None or answers == BASE else self._cueing.of(answers, messages)
-        )
+        if self._cueing is None or answers == BASE:
+            return None
+        return self._cueing.of(answers, messages)
 
     def _encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         try:

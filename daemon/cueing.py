@@ -59,7 +59,7 @@ class Cueing:
 
     def take_up(self, examples: Iterable[Taught]) -> None:
         """Gives examples that are about to be learned their vectors. Raises AcclimateError."""
-        rows = [example for example in examples if _asked(example)]
+        rows = [e for e in examples if e.kind == "exchange" and asked_of(e)]
         if rows:
             vectors = keys(rows, self._embed)
             cues.put(self._db, [e.id for e in rows], [*map(is_fact, rows)], vectors)
@@ -89,8 +89,12 @@ class Cueing:
         if known is None or not len(known.examples):
             return 0
         vector = self._embed([text])[0]
-        general, taught = self._general.vectors() @ vector, known.vectors @ vector
-        return int(lean(general.max(keepdims=True), taught.max(keepdims=True))[0])
+        return self._lean(vector, known.vectors @ vector)
+
+    def _lean(self, vector: NDArray[np.float32], near: NDArray[np.float32]) -> int:
+        """`near` is how near each taught example is to the vector."""
+        general = self._general.vectors() @ vector
+        return int(lean(general.max(keepdims=True), near.max(keepdims=True))[0])
 
     def of(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The question that the adapter was taught and that means what the last message asks; None
@@ -104,9 +108,12 @@ class Cueing:
 
     def _nearest(self, adapter: str, asked: str) -> str | None:
         known = self._of(adapter)
-        if not len(known.examples) or self.leaning(adapter, asked) < 0:
+        if not len(known.examples):
             return None
-        near: NDArray[np.float32] = known.vectors @ self._embed([asked])[0]
+        vector = self._embed([asked])[0]
+        near: NDArray[np.float32] = known.vectors @ vector
+        if self._lean(vector, near) < 0:
+            return None
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
         best = best[near[best] >= MIN_SIMILARITY]
         questions = cues.questions(self._db, map(int, known.examples[best]))
@@ -141,7 +148,7 @@ def keys(examples: Sequence[Taught], embed: Embed) -> NDArray[np.float32]:
     """
     texts: list[str] = []
     for example in examples:
-        asked = question_of(example.messages()[:-1]).strip()
+        asked = asked_of(example)
         said = example.messages()[-1]["content"]
         texts += [asked, f"{asked} {said}" if is_fact(example) else asked]
     vectors = embed(texts)
@@ -155,8 +162,9 @@ def may_be_question(text: str) -> bool:
     return 0 < len(text) <= MAX_CHARS and not asks_to_write(text)
 
 
-def _asked(example: Taught) -> str:
-    return question_of(example.messages()[:-1]).strip() if example.kind == "exchange" else ""
+def asked_of(example: Taught) -> str:
+    """What the user says last before the reply, empty when somebody else does."""
+    return question_of(example.messages()[:-1]).strip()
 
 
 def _bare(text: str) -> str:

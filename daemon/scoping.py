@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from acclimate.adapters.scope import Scope
 from acclimate.adapters.snapshot import Taught
-from acclimate.daemon.cueing import Cueing, keys, lean, may_be_question
+from acclimate.daemon.cueing import Cueing, asked_of, keys, lean, may_be_question
 from acclimate.daemon.general import Embed, General
-from acclimate.daemon.retrieve import MAX_QUERY_CHARS, question_of
+from acclimate.daemon.retrieve import MAX_QUERY_CHARS
 from acclimate.store.errors import AcclimateError
 from acclimate.store.files import Home, parse_version
 
@@ -72,14 +72,13 @@ class Scoping:
 
         Takes seconds at its first call in a home, which embeds the general texts.
         """
-        asked = [question_of(example.messages()[:-1]) for example in taught]
-        rows = [example for example, text in zip(taught, asked, strict=True) if text.strip()]
+        rows = [example for example in taught if asked_of(example)]
         if not rows or not self._settings.enabled:
             return None
         try:
             general = self._general.vectors()
             leaning = self._leaning(general, keys(rows, self._embed))
-            questions = self._embed([text for text in asked if text.strip()])
+            questions = self._embed([asked_of(example) for example in rows])
             return Scope.fit(questions, general, self._embedder, leaning)
         except AcclimateError as error:
             log.warning("no_scope", error=str(error))

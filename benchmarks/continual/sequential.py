@@ -219,13 +219,13 @@ def plan(
 
     Every lesson once in an epoch, each time in another of its wordings.
     """
-    if not any(lesson.wordings for lesson in lessons):
+    members = [i for i, lesson in enumerate(lessons) if lesson.wordings]
+    if not members:
         return []
     turns = [torch.randperm(len(x.wordings), generator=generator).tolist() for x in lessons]
     steps: list[list[Encoded]] = []
     epoch = tokens = 0
     while tokens < budget_tokens:
-        members = [i for i, lesson in enumerate(lessons) if lesson.wordings]
         for picked in _batches(members, size, generator):
             if tokens >= budget_tokens:
                 break
