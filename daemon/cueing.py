@@ -2,7 +2,8 @@
 
 A small base holds apart what a sentence embedder knows to mean the same; the answer stands in the
 weights all the same, and is found under the question that it was taught with. No answer and no
-passage is shown. Knows vectors of what was taught; knows no engine and no index.
+passage is shown. Where several questions are near, the weights have a vote as well: what they are
+about to say by themselves. Knows vectors of what was taught; knows no engine and no index.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import re
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from acclimate.adapters import study
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.request import asks_to_write
 from acclimate.adapters.snapshot import Taught, taught_of
@@ -33,14 +35,22 @@ MAX_CHARS = 200  # of a message that may be a question
 MIN_SIMILARITY = 0.4  # of a cue to what is asked (cosine)
 # How much nearer to a general text than to all that was taught a question may be that somebody asks
 # about what was taught.
-NEARER = 0.15
+NEARER = 0.1
 # What is this near to something that was taught (cosine), and no nearer to any general text, is
 # surely about it.
 SURELY = 0.45
 LOOKED_AT = 8  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
 AS_NEAR = 0.02
+# So many of the nearest are voted on. A vote counts so much of a cosine for each nat by which the
+# adapter rather begins one answer than another; what it would never say has the least.
+VOTED = 4
+VOTE_WEIGHT = 0.02
+LEAST_VOTE = -8.0
 KEPT = 2  # adapters whose vectors are kept in memory
+
+# The log probability, in nats, with which an adapter begins each of these answers by itself.
+Vote = Callable[[Sequence[str]], Sequence[float]]
 
 
 class Cueing:
@@ -96,17 +106,23 @@ class Cueing:
         general = self._general.vectors() @ vector
         return int(lean(general.max(keepdims=True), near.max(keepdims=True))[0])
 
-    def of(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> str | None:
+    def of(
+        self, adapter: str, messages: Sequence[Mapping[str, str]], vote: Vote | None = None
+    ) -> str | None:
         """The question that the adapter was taught and that means what the last message asks; None
-        where there is none, and where it asks for something to be written."""
+        where there is none, and where it asks for something to be written.
+
+        `vote` is asked where several are about as near. What goes wrong is logged, and costs no
+        more than the cue.
+        """
         asked = question_of(messages).strip()
         try:
-            return self._nearest(adapter, asked) if may_be_question(asked) else None
+            return self._nearest(adapter, asked, vote) if may_be_question(asked) else None
         except (AcclimateError, sqlite3.Error, ValueError) as error:
             log.warning("no_cue", error=str(error))
             return None
 
-    def _nearest(self, adapter: str, asked: str) -> str | None:
+    def _nearest(self, adapter: str, asked: str, vote: Vote | None) -> str | None:
         known = self._of(adapter)
         if not len(known.examples):
             return None
@@ -116,13 +132,16 @@ class Cueing:
             return None
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
         best = best[near[best] >= MIN_SIMILARITY]
-        questions = cues.questions(self._db, map(int, known.examples[best]))
-        best = np.array([at for at in best if int(known.examples[at]) in questions], int)
-        if not len(best):
+        taught = cues.exchanges(self._db, map(int, known.examples[best]))
+        found = [int(at) for at in best if int(known.examples[at]) in taught]
+        pairs = [taught[int(known.examples[at])] for at in found]
+        if not pairs or not known.asks[found[0]] or _bare(pairs[0][0]) == _bare(asked):
             return None
-        latest = min(best[near[best] >= near[best[0]] - AS_NEAR])  # they are in this order
-        cue = questions[int(known.examples[latest])].strip()
-        return cue if known.asks[latest] and _bare(cue) != _bare(asked) else None
+        scores = near[found] + _votes(near[found], known.asks[found], pairs, vote)
+        as_near = scores >= scores.max() - AS_NEAR
+        latest = min(np.flatnonzero(as_near), key=lambda n: found[n])  # they are in this order
+        cue = pairs[latest][0].strip()
+        return cue if known.asks[found[latest]] and _bare(cue) != _bare(asked) else None
 
     def _of(self, adapter: str) -> cues.Cues:
         with self._lock:
@@ -132,6 +151,23 @@ class Cueing:
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
             return found
+
+
+def _votes(
+    near: NDArray[np.float32],
+    asks: NDArray[np.bool_],
+    pairs: Sequence[tuple[str, str]],
+    vote: Vote | None,
+) -> NDArray[np.float32]:
+    """What the vote adds to how near each pair of question and reply is, nearest first."""
+    added = np.full(len(near), VOTE_WEIGHT * LEAST_VOTE, np.float32)
+    close = near >= near[0] + VOTE_WEIGHT * LEAST_VOTE
+    voted = np.flatnonzero(close & asks)[:VOTED]
+    if vote is None or len(voted) < 2:
+        return np.zeros_like(near)
+    found = vote([study.short_reply(*pairs[at]) for at in voted])
+    added[voted] = VOTE_WEIGHT * np.maximum(np.asarray(found, np.float32), LEAST_VOTE)
+    return added
 
 
 def lean(general: NDArray[np.float32], taught: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -20,7 +20,7 @@ from acclimate.store.files import atomic_write
 
 log = structlog.get_logger(__name__)
 
-LISTS = ("anchor_prompts", "short_prompts")
+LISTS = ("anchor_prompts", "short_prompts", "everyday_prompts")
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 

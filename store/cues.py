@@ -73,12 +73,14 @@ def of(db: Db, version: int) -> Cues:
     )
 
 
-def questions(db: Db, example_ids: Iterable[int]) -> dict[int, str]:
-    """What each of these asks; not those that were forgotten or that a later one contradicts."""
+def exchanges(db: Db, example_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
+    """What each of these asks and replies; not those that were forgotten or that a later one
+    contradicts."""
     rows = db.read().execute(
-        "SELECT e.id, json_extract(e.content, '$.messages[#-2].content') AS asked"  # noqa: S608
+        "SELECT e.id, json_extract(e.content, '$.messages[#-2].content') AS asked,"  # noqa: S608
+        " json_extract(e.content, '$.messages[#-1].content') AS reply"
         " FROM examples e WHERE e.id IN (SELECT value FROM json_each(?))"
         f" AND e.content != '{{}}' AND e.state != 'forgotten' AND NOT {OUTDATED}",
         (ids(example_ids),),
     )
-    return {row["id"]: row["asked"] for row in rows.fetchall()}
+    return {row["id"]: (row["asked"], row["reply"]) for row in rows.fetchall()}
