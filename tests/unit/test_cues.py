@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +121,35 @@ def test_of_two_that_are_as_near_the_latest_counts(db: Db, home: Home) -> None:
     while found.embed_pending(8):
         pass
     assert found.of(name, asked("The canoe, where does it lie?")) == "Where does canoe lie my?"
+
+
+def test_where_several_are_near_the_weights_have_a_vote(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    name = publish(db, 1, 2, 3)
+    while found.embed_pending(8):
+        pass
+    asked_of: list[list[str]] = []
+
+    def vote(*likely: str) -> Callable[[Sequence[str]], list[float]]:
+        def votes(answers: Sequence[str]) -> list[float]:
+            asked_of.append(list(answers))
+            return [-0.5 if answer in likely else -20.0 for answer in answers]
+
+        return votes
+
+    lies, call = "Where does my canoe lie?", "What do I call my canoe?"
+    canoe = asked("Merganser, the canoe on Orrin: where does it lie?")
+    assert found.of(name, canoe) == lies
+    assert found.of(name, canoe, vote("Orrin.")) == lies
+    assert found.of(name, canoe, vote()) == lies, "no answer is likely: the nearest"
+    assert found.of(name, canoe, vote("Merganser.")) == lies, "a vote is worth little"
+    close = asked("The canoe: what about it?")
+    assert found.of(name, close) == call
+    assert found.of(name, close, vote("Orrin.")) == lies
+    asked_of.clear()
+    assert found.of(name, asked("where does my canoe lie"), vote("Merganser.")) is None
+    assert found.of(name, asked("Who holds the spare key?"), vote()) == "Who has my spare key?"
+    assert not asked_of, "nothing to vote on"
 
 
 def test_homes_of_earlier_versions_get_their_vectors_later(db: Db, home: Home) -> None:
