@@ -94,6 +94,9 @@ class Verdict:
         return [f"{c.name}: {c.reason}" for c in rows]
 
 
+PROVING = 3  # differences, at least, that can show a harm
+
+
 def t_quantile(p: float, freedom: int) -> float:
     """Student's t quantile by Hill's expansion (CACM algorithm 396), exact for 1 and 2 degrees."""
     if not (0 < p < 1) or freedom < 1:
@@ -123,11 +126,12 @@ def upper_bound(differences: Sequence[float], confidence: float = 0.95) -> float
 
 
 def lower_bound(differences: Sequence[float], confidence: float = 0.95) -> float:
-    """One-sided lower confidence bound of a mean difference (paired t); one alone proves nothing.
+    """One-sided lower confidence bound of a mean difference (paired t).
 
-    Raises ValueError when nothing was measured.
+    Fewer than `PROVING` prove nothing: of two, chance alone may make the spread as small as it
+    likes. Raises ValueError when nothing was measured.
     """
-    if len(differences) == 1:
+    if 0 < len(differences) < PROVING:
         return -math.inf
     return -upper_bound([-difference for difference in differences], confidence)
 

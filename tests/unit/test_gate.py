@@ -138,5 +138,6 @@ def test_what_was_not_measured_is_no_check_and_what_was_is_told_beside_chance() 
 def test_one_held_out_exchange_is_no_veto_and_several_are() -> None:
     assert gate(replace(GOOD, unseen=[(2.0, 2.4)])).accepted
     assert not gate(replace(GOOD, unseen=[(2.0, 2.4), (2.1, 2.5), (1.9, 2.35)])).accepted
-    assert lower_bound([0.4]) == -math.inf
+    assert gate(replace(GOOD, unseen=[(2.0, 2.33), (2.1, 2.45)])).accepted, "a near miss of two"
+    assert lower_bound([0.4]) == lower_bound([0.4, 0.4]) == -math.inf
     assert 0 < lower_bound([0.4, 0.41, 0.39]) < 0.4 < upper_bound([0.4, 0.41, 0.39])
