@@ -80,7 +80,8 @@ def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
 
             def cue(text: str) -> str | None:
                 asked = [{"role": "user", "content": text}]
-                return person.cueing.of(ADAPTER, asked) if inside(text) else None
+                found = person.cueing.of(ADAPTER, asked) if inside(text) else None
+                return None if found is None else found.question
 
             for kind, asked in about.items():
                 found[kind] = share([inside(text) for text, _ in asked])

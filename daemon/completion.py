@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon.contexts import BASE, LIVE
-from acclimate.daemon.cueing import Cueing
+from acclimate.daemon.cueing import Cue, Cueing
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.retrieve import Retriever, question_of
 from acclimate.daemon.sampling import Sampling
@@ -230,7 +230,12 @@ class Completion:
         if instead_of:
             adapter = BASE
         cue = self._cue(adapter, messages)
-        cued = with_cue(messages, cue)
+        if cue is not None and passages:
+            said = cue.said_in([hit.text for hit in passages])
+            # One search bears the other out, or it is not to be trusted.
+            passages, cue = (passages, None) if said is None else (passages[said : said + 1], cue)
+        words = None if cue is None else cue.words
+        cued = with_cue(messages, words)
         while True:
             tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
             try:
@@ -247,7 +252,7 @@ class Completion:
                     continue
                 code = "context_length_exceeded" if "tokens" in error.message else None
                 raise BadRequest(error.message, error.hint, param="messages", code=code) from None
-            return Reply(stream, asked, passages, warnings, instead_of, cue)
+            return Reply(stream, asked, passages, warnings, instead_of, words)
 
     def finish(self, reply: Reply, text: str) -> dict[str, Any]:
         """Keep the exchange; what the answer's `acclimate` object says."""
@@ -304,7 +309,7 @@ class Completion:
             return None
         return None if self._scoping.covers(live, messages) else live
 
-    def _cue(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> str | None:
+    def _cue(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> Cue | None:
         answers = self._engine.live if adapter == LIVE else adapter
         if self._cueing is None or answers == BASE:
             return None

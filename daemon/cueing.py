@@ -1,9 +1,9 @@
 """Cues: the taught question that means what is asked, put behind it.
 
 A small base holds apart what a sentence embedder knows to mean the same; the answer stands in the
-weights all the same, and is found under the question that it was taught with. No answer and no
-passage is shown. Where several questions are near, the weights have a vote as well: what they are
-about to say by themselves. Knows vectors of what was taught; knows no engine and no index.
+weights all the same, and is found under the question that it was taught with. No answer is shown.
+Where several questions are near, the weights have a vote as well: what they are about to say by
+themselves. Knows vectors of what was taught; knows no engine and no index.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
@@ -51,6 +52,23 @@ KEPT = 2  # adapters whose vectors are kept in memory
 
 # The log probability, in nats, with which an adapter begins each of these answers by itself.
 Vote = Callable[[Sequence[str]], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A taught question, and the bare answer that it was taught with, which the model is not told.
+
+    `words` is what stands behind the question that was asked; None where that is the taught one.
+    """
+
+    question: str
+    answer: str
+    words: str | None
+
+    def said_in(self, texts: Sequence[str]) -> int | None:
+        """Which of the texts, the first of them, has the answer; None where none has."""
+        wanted = f" {_bare(self.answer)} "
+        return next((at for at, text in enumerate(texts) if wanted in f" {_bare(text)} "), None)
 
 
 class Cueing:
@@ -108,7 +126,7 @@ class Cueing:
 
     def of(
         self, adapter: str, messages: Sequence[Mapping[str, str]], vote: Vote | None = None
-    ) -> str | None:
+    ) -> Cue | None:
         """The question that the adapter was taught and that means what the last message asks; None
         where there is none, and where it asks for something to be written.
 
@@ -122,7 +140,7 @@ class Cueing:
             log.warning("no_cue", error=str(error))
             return None
 
-    def _nearest(self, adapter: str, asked: str, vote: Vote | None) -> str | None:
+    def _nearest(self, adapter: str, asked: str, vote: Vote | None) -> Cue | None:
         known = self._of(adapter)
         if not len(known.examples):
             return None
@@ -135,13 +153,18 @@ class Cueing:
         taught = cues.exchanges(self._db, map(int, known.examples[best]))
         found = [int(at) for at in best if int(known.examples[at]) in taught]
         pairs = [taught[int(known.examples[at])] for at in found]
-        if not pairs or not known.asks[found[0]] or _bare(pairs[0][0]) == _bare(asked):
+        if not pairs or not known.asks[found[0]]:
             return None
-        scores = near[found] + _votes(near[found], known.asks[found], pairs, vote)
-        as_near = scores >= scores.max() - AS_NEAR
-        latest = min(np.flatnonzero(as_near), key=lambda n: found[n])  # they are in this order
-        cue = pairs[latest][0].strip()
-        return cue if known.asks[found[latest]] and _bare(cue) != _bare(asked) else None
+        scores = near[found]
+        if _bare(pairs[0][0]) != _bare(asked):
+            scores = scores + _votes(scores, known.asks[found], pairs, vote)
+        as_near = np.flatnonzero(scores >= scores.max() - AS_NEAR)
+        latest = min(as_near, key=lambda n: found[n])  # they are in this order
+        if not known.asks[found[latest]]:
+            return None
+        question, reply = (text.strip() for text in pairs[latest])
+        same = _bare(question) == _bare(asked)
+        return Cue(question, study.short_reply(question, reply), None if same else question)
 
     def _of(self, adapter: str) -> cues.Cues:
         with self._lock:

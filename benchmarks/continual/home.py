@@ -16,7 +16,7 @@ from acclimate.adapters import pace
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.snapshot import Pace, Precision, Taught, taught_of
 from acclimate.daemon.config import Config
-from acclimate.daemon.cueing import Cueing
+from acclimate.daemon.cueing import Cue, Cueing
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.general import General
@@ -143,7 +143,7 @@ class PersonHome:
         asked = [{"role": "user", "content": question}]
         return live != "base" and self.scoping.covers(live, asked)
 
-    def cue(self, question: str) -> str | None:
+    def cue(self, question: str) -> Cue | None:
         """The taught question that the live adapter would be shown behind this one."""
         live = self.engine.live
         asked = [{"role": "user", "content": question}]

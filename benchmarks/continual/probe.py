@@ -20,6 +20,7 @@ from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
 from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Anchor
+from acclimate.daemon.cueing import Cue
 from continual.streams import Fact, Question, Stream, right
 
 REPLY_TOKENS = 20
@@ -30,7 +31,7 @@ BATCH = 80
 
 Passages = Callable[[str], Sequence[str]]
 Inside = Callable[[str], bool]
-Cue = Callable[[str], str | None]
+CueOf = Callable[[str], Cue | None]
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Probe:
         self.prompt = prompt
         self.stream = stream
         self.inside: Inside | None = None
-        self.cue: Cue | None = None
+        self.cue: CueOf | None = None
 
     def say(
         self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: Passages | None
@@ -77,15 +78,19 @@ class Probe:
         asked: Sequence[str],
         tokens: int,
         passages: Passages | None,
-        cue: Cue | None = None,
+        cue: CueOf | None = None,
     ) -> list[str]:
         if not asked:
             return []
         rows = []
         for text in asked:
-            messages = with_cue([{"role": "user", "content": text}], cue and cue(text))
-            if passages is not None:
-                messages = with_passages(messages, passages(text))
+            shown = [] if passages is None else [*passages(text)]
+            found = None if cue is None else cue(text)
+            if found is not None and shown:  # as the daemon has it
+                said = found.said_in(shown)
+                shown, found = (shown, None) if said is None else (shown[said : said + 1], found)
+            messages = with_cue([{"role": "user", "content": text}], found and found.words)
+            messages = with_passages(messages, shown)
             rows.append(self.prompt.encode_prompt(messages))
         replies = anchors.generate(
             model,
@@ -179,9 +184,10 @@ class Probe:
     def _cued(self, asked: str, reply: Anchor, inside: bool) -> Anchor:
         """The base's reply as the adapter is asked for it, behind a cue where it has one."""
         cue = self.cue(asked) if self.cue is not None and inside else None
-        if cue is None:
+        if cue is None or cue.words is None:
             return reply
-        prompt = self.prompt.encode_prompt(with_cue([{"role": "user", "content": asked}], cue))
+        messages = with_cue([{"role": "user", "content": asked}], cue.words)
+        prompt = self.prompt.encode_prompt(messages)
         said = reply.encoded.completion()
         encoded = Encoded(prompt + said, [0.0] * len(prompt) + [1.0] * len(said))
         return replace(reply, encoded=encoded)

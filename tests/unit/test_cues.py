@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.passages import with_cue
 from acclimate.adapters.scope import Scope
-from acclimate.daemon.cueing import MAX_CHARS, Cueing
+from acclimate.daemon.cueing import MAX_CHARS, Cue, Cueing, Vote
 from acclimate.daemon.general import General
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.store import buffer, cues, ledger
@@ -78,22 +78,42 @@ def asked(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
+def words(
+    found: Cueing, name: str, messages: list[dict[str, str]], vote: Vote | None = None
+) -> str | None:
+    cue = found.of(name, messages, vote)
+    return None if cue is None else cue.words
+
+
 def test_other_words_find_the_question_that_was_taught(db: Db, home: Home) -> None:
     found = cueing(db, home)
     name = publish(db, 1, 2, 3)
     found.take_up(taught(n, q, a) for n, (q, a) in enumerate([*SAID.items()][:3], start=1))
-    assert found.of(name, asked("My canoe, where does it lie?")) == "Where does my canoe lie?"
-    assert found.of(name, asked("On the Orrin, what does lie?")) == "Where does my canoe lie?", (
-        "what was said about it is a part of what it is about"
-    )
-    assert found.of(name, asked("Who holds the spare key?")) == "Who has my spare key?"
-    assert found.of(name, asked("where does my canoe lie")) is None, "it is what is asked"
-    assert found.of(name, asked("How tall is Everest?")) is None
-    assert found.of(name, asked("Draft a note: where does my canoe lie?")) is None
-    assert found.of(name, asked("  ")) is None
-    assert found.of(name, asked("my canoe lie where " * MAX_CHARS)) is None
+    assert words(found, name, asked("My canoe, where does it lie?")) == "Where does my canoe lie?"
+    assert (
+        words(found, name, asked("On the Orrin, what does lie?")) == "Where does my canoe lie?"
+    ), "what was said about it is a part of what it is about"
+    assert words(found, name, asked("Who holds the spare key?")) == "Who has my spare key?"
+    assert words(found, name, asked("where does my canoe lie")) is None, "it is what is asked"
+    assert words(found, name, asked("How tall is Everest?")) is None
+    assert words(found, name, asked("Draft a note: where does my canoe lie?")) is None
+    assert words(found, name, asked("  ")) is None
+    assert words(found, name, asked("my canoe lie where " * MAX_CHARS)) is None
     after = [*asked("Where does my canoe lie?"), {"role": "assistant", "content": "There."}]
-    assert found.of(name, after) is None, "nobody asks"
+    assert words(found, name, after) is None, "nobody asks"
+
+
+def test_a_text_bears_a_cue_out_that_has_its_answer(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    name = publish(db, 1, 2, 3)
+    while found.embed_pending(8):
+        pass
+    cue = found.of(name, asked("Who holds the spare key?"))
+    assert cue == Cue("Who has my spare key?", "Petra.", "Who has my spare key?")
+    assert cue.said_in(["The key is red.", "Gave petra\nthe key", "Petra again."]) == 1
+    assert cue.said_in(["Petras are plants."]) is None and cue.said_in([]) is None
+    same = found.of(name, asked("who has my spare key"))
+    assert same == Cue("Who has my spare key?", "Petra.", None), "nothing to put behind it"
 
 
 def test_what_is_nearest_to_a_request_gets_no_cue(db: Db, home: Home) -> None:
@@ -101,7 +121,7 @@ def test_what_is_nearest_to_a_request_gets_no_cue(db: Db, home: Home) -> None:
     name = publish(db, 1, 4)
     while found.embed_pending(1):
         pass
-    assert found.of(name, asked("The note about my canoe, write it?")) is None
+    assert words(found, name, asked("The note about my canoe, write it?")) is None
 
 
 def test_each_adapter_has_the_cues_of_its_own_line(db: Db, home: Home) -> None:
@@ -110,8 +130,8 @@ def test_each_adapter_has_the_cues_of_its_own_line(db: Db, home: Home) -> None:
     while found.embed_pending(1):
         pass
     key, canoe = asked("Who holds my spare key?"), asked("My canoe, where does it lie?")
-    assert found.of(first, canoe) == found.of(second, canoe) == "Where does my canoe lie?"
-    assert found.of(second, key) == "Who has my spare key?" and found.of(first, key) is None
+    assert words(found, first, canoe) == words(found, second, canoe) == "Where does my canoe lie?"
+    assert words(found, second, key) == "Who has my spare key?" and words(found, first, key) is None
 
 
 def test_of_two_that_are_as_near_the_latest_counts(db: Db, home: Home) -> None:
@@ -120,7 +140,7 @@ def test_of_two_that_are_as_near_the_latest_counts(db: Db, home: Home) -> None:
     name = publish(db, 1, number, 3)
     while found.embed_pending(8):
         pass
-    assert found.of(name, asked("The canoe, where does it lie?")) == "Where does canoe lie my?"
+    assert words(found, name, asked("The canoe, where does it lie?")) == "Where does canoe lie my?"
 
 
 def test_where_several_are_near_the_weights_have_a_vote(db: Db, home: Home) -> None:
@@ -139,16 +159,16 @@ def test_where_several_are_near_the_weights_have_a_vote(db: Db, home: Home) -> N
 
     lies, call = "Where does my canoe lie?", "What do I call my canoe?"
     canoe = asked("Merganser, the canoe on Orrin: where does it lie?")
-    assert found.of(name, canoe) == lies
-    assert found.of(name, canoe, vote("Orrin.")) == lies
-    assert found.of(name, canoe, vote()) == lies, "no answer is likely: the nearest"
-    assert found.of(name, canoe, vote("Merganser.")) == lies, "a vote is worth little"
+    assert words(found, name, canoe) == lies
+    assert words(found, name, canoe, vote("Orrin.")) == lies
+    assert words(found, name, canoe, vote()) == lies, "no answer is likely: the nearest"
+    assert words(found, name, canoe, vote("Merganser.")) == lies, "a vote is worth little"
     close = asked("The canoe: what about it?")
-    assert found.of(name, close) == call
-    assert found.of(name, close, vote("Orrin.")) == lies
+    assert words(found, name, close) == call
+    assert words(found, name, close, vote("Orrin.")) == lies
     asked_of.clear()
-    assert found.of(name, asked("where does my canoe lie"), vote("Merganser.")) is None
-    assert found.of(name, asked("Who holds the spare key?"), vote()) == "Who has my spare key?"
+    assert words(found, name, asked("where does my canoe lie"), vote("Merganser.")) is None
+    assert words(found, name, asked("Who holds the spare key?"), vote()) == "Who has my spare key?"
     assert not asked_of, "nothing to vote on"
 
 
@@ -156,11 +176,11 @@ def test_homes_of_earlier_versions_get_their_vectors_later(db: Db, home: Home) -
     name = publish(db, 1, 3)
     found = cueing(db, home)
     canoe = asked("My canoe, where does it lie?")
-    assert found.of(name, canoe) is None
+    assert words(found, name, canoe) is None
     assert [found.embed_pending(1) for _ in range(4)] == [1, 1, 0, 0]
-    assert found.of(name, canoe) == "Where does my canoe lie?"
+    assert words(found, name, canoe) == "Where does my canoe lie?"
     again = cueing(db, home)
-    assert again.of(name, canoe) == "Where does my canoe lie?", "they are kept"
+    assert words(again, name, canoe) == "Where does my canoe lie?", "they are kept"
 
 
 def test_what_was_forgotten_or_contradicted_is_no_cue_any_more(db: Db, home: Home) -> None:
@@ -171,11 +191,11 @@ def test_what_was_forgotten_or_contradicted_is_no_cue_any_more(db: Db, home: Hom
     canoe, key = asked("My canoe, where does it lie?"), asked("Who holds my spare key?")
     later = add(db, "Where does my canoe lie now?", "It lies on the Ness.")
     set_topics(db, [(1, "canoe lie", "orrin"), (later, "canoe lie", "ness")])
-    assert found.of(name, canoe) == "What do I call my canoe?", "the next in line"
-    assert found.of(name, key) == "Who has my spare key?"
+    assert words(found, name, canoe) == "What do I call my canoe?", "the next in line"
+    assert words(found, name, key) == "Who has my spare key?"
     with db.write() as conn:
         conn.execute("UPDATE examples SET state = 'forgotten', content = '{}' WHERE id = 3")
-    assert found.of(name, key) is None, "though its vector is still in memory"
+    assert words(found, name, key) is None, "though its vector is still in memory"
     assert 3 not in set(cues.of(db, 1).examples), "and gone from the database"
     with db.write() as conn:
         conn.execute("UPDATE examples SET content = '{}' WHERE id IN (1, 2)")
@@ -191,7 +211,7 @@ def test_a_broken_embedder_costs_the_cue_and_nothing_else(db: Db, home: Home) ->
     while cueing(db, home).embed_pending(8):
         pass
     found = Cueing(db, broken, General(home.cache, broken, "words"))
-    assert found.of(name, asked("My canoe, where does it lie?")) is None
+    assert words(found, name, asked("My canoe, where does it lie?")) is None
     with pytest.raises(EngineError):
         found.take_up([taught(1, "Where does my canoe lie?")])
 
@@ -209,7 +229,7 @@ def test_a_question_nearer_to_general_text_is_nobodys(db: Db, home: Home) -> Non
     assert found.leaning(name, "What is it?") == 0
     assert found.leaning(name, f"Write a note: {general}") == 0, "no question"
     assert found.leaning(name, general + " please" * MAX_CHARS) == 0, "and this is more than one"
-    assert found.of(name, asked(general)) is None
+    assert words(found, name, asked(general)) is None
 
 
 def test_what_is_surely_about_the_person_is_the_adapters(db: Db, home: Home) -> None:
