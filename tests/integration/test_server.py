@@ -518,6 +518,17 @@ def test_a_taught_question_stands_behind_what_is_asked(served: Served) -> None:
         assert longer == len(prompt.encode_prompt(written)) - len(prompt.encode_prompt(messages))
         other = served.ask(model="v0002", messages=messages).json()
         assert other["acclimate"]["cue"] is None, "another adapter was not taught it"
+        for name, text in (
+            ("oboe.md", b"My oboe is upstairs."),
+            ("loft.md", b"Oboe: in the loft!"),
+        ):
+            add_bytes(served.db, name, text)
+            about = served.ask(model="v0004", messages=messages, retrieval=True).json()["acclimate"]
+            if name == "oboe.md":
+                assert about["cue"] is None, "no passage says what was taught"
+                assert [p["path"] for p in about["passages"]] == ["oboe.md"]
+        assert about["cue"] == "Where is my oboe?"
+        assert [p["path"] for p in about["passages"]] == ["loft.md"], "that which bears it out"
     finally:
         served.core.cueing = None
         ledger.finish_round(served.db, round_id, "failed")
