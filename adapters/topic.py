@@ -26,6 +26,11 @@ _KINDS = (
     ("where", re.compile(r"\b(?:where|whereabouts|(?:what|which) (?:place|town|city))\b")),
     ("many", re.compile(r"\bhow (?:many|much|old|tall|long|far|often)\b")),
     ("why", re.compile(r"\bwhy\b")),
+    ("colour", re.compile(r"\b(?:what|which) colou?r\b")),
+)
+# What the kind says already.
+_SAID_BY_KIND = frozenset(
+    "time day date year place town city many much colour color painted".split()
 )
 
 
@@ -42,7 +47,7 @@ def topic(question: str, *, personal: bool = False) -> str:
     words = re.findall(r"\w+(?:-\w+)*", re.sub(r"'s?\b", " ", text))
     kept = {w for w in words if w not in _FUNCTION | _TIME | _NAMING}
     if kind:
-        kept -= {"time", "day", "date", "year", "place", "town", "city", "many", "much"}
+        kept -= _SAID_BY_KIND
     if len(kept - _LIGHT) > 1:
         kept -= _LIGHT
     return f"{kind}|{' '.join(sorted({_canonical(w) for w in kept}))}" if kept else ""

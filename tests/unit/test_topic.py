@@ -11,6 +11,7 @@ from acclimate.adapters.topic import topic
         ("Who's my apprentice?", "Who's my apprentice these days?"),
         ("What's my apprentice called?", "What is the name of my apprentice now?"),
         ("What colour is our skiff?", "Which colour is our skiff now?"),
+        ("What colour is my skiff painted?", "What colour is my skiff now?"),
         ("Where does my daughter live?", "Where does my daughter live now?"),
         ("What time do I get up?", "When do I get up these days?"),
         ("Where do I get my goat feed?", "Where does my goat feed come from now?"),
