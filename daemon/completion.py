@@ -6,7 +6,6 @@ Knows no HTTP. Replies are kept for feedback only: nothing here feeds the buffer
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, Self
 
 import structlog
@@ -21,7 +20,6 @@ from acclimate.daemon.retrieve import Retriever, question_of
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.stream import MAX_STOP_CHARS, MAX_STOPS, Request, Stream
-from acclimate.daemon.voting import vote
 from acclimate.store import conversations
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, EngineError, ModelError
@@ -313,8 +311,7 @@ class Completion:
         answers = self._engine.live if adapter == LIVE else adapter
         if self._cueing is None or answers == BASE:
             return None
-        plain = partial(vote, self._engine, self._prompt, answers, messages)
-        return self._cueing.of(answers, messages, plain)
+        return self._cueing.of(answers, messages)
 
     def _encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         try:

@@ -2,8 +2,7 @@
 
 A small base holds apart what a sentence embedder knows to mean the same; the answer stands in the
 weights all the same, and is found under the question that it was taught with. No answer is shown.
-Where several questions are near, the weights have a vote as well: what they are about to say by
-themselves. Knows vectors of what was taught; knows no engine and no index.
+Knows vectors of what was taught; knows no engine and no index.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,15 +42,7 @@ SURELY = 0.45
 LOOKED_AT = 8  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
 AS_NEAR = 0.02
-# So many of the nearest are voted on. A vote counts so much of a cosine for each nat by which the
-# adapter rather begins one answer than another; what it would never say has the least.
-VOTED = 4
-VOTE_WEIGHT = 0.02
-LEAST_VOTE = -8.0
 KEPT = 2  # adapters whose vectors are kept in memory
-
-# The log probability, in nats, with which an adapter begins each of these answers by itself.
-Vote = Callable[[Sequence[str]], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -124,23 +115,20 @@ class Cueing:
         general = self._general.vectors() @ vector
         return int(lean(general.max(keepdims=True), near.max(keepdims=True))[0])
 
-    def of(
-        self, adapter: str, messages: Sequence[Mapping[str, str]], vote: Vote | None = None
-    ) -> Cue | None:
+    def of(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> Cue | None:
         """The question that the adapter was taught and that means what the last message asks; None
         where there is none, and where it asks for something to be written.
 
-        `vote` is asked where several are about as near. What goes wrong is logged, and costs no
-        more than the cue.
+        What goes wrong is logged, and costs no more than the cue.
         """
         asked = question_of(messages).strip()
         try:
-            return self._nearest(adapter, asked, vote) if may_be_question(asked) else None
+            return self._nearest(adapter, asked) if may_be_question(asked) else None
         except (AcclimateError, sqlite3.Error, ValueError) as error:
             log.warning("no_cue", error=str(error))
             return None
 
-    def _nearest(self, adapter: str, asked: str, vote: Vote | None) -> Cue | None:
+    def _nearest(self, adapter: str, asked: str) -> Cue | None:
         known = self._of(adapter)
         if not len(known.examples):
             return None
@@ -151,18 +139,13 @@ class Cueing:
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
         best = best[near[best] >= MIN_SIMILARITY]
         taught = cues.exchanges(self._db, map(int, known.examples[best]))
-        found = [int(at) for at in best if int(known.examples[at]) in taught]
-        pairs = [taught[int(known.examples[at])] for at in found]
-        if not pairs or not known.asks[found[0]]:
+        best = np.array([at for at in best if int(known.examples[at]) in taught], int)
+        if not len(best):
             return None
-        scores = near[found]
-        if _bare(pairs[0][0]) != _bare(asked):
-            scores = scores + _votes(scores, known.asks[found], pairs, vote)
-        as_near = np.flatnonzero(scores >= scores.max() - AS_NEAR)
-        latest = min(as_near, key=lambda n: found[n])  # they are in this order
-        if not known.asks[found[latest]]:
+        latest = min(best[near[best] >= near[best[0]] - AS_NEAR])  # they are in this order
+        if not known.asks[latest]:
             return None
-        question, reply = (text.strip() for text in pairs[latest])
+        question, reply = (text.strip() for text in taught[int(known.examples[latest])])
         same = _bare(question) == _bare(asked)
         return Cue(question, study.short_reply(question, reply), None if same else question)
 
@@ -174,23 +157,6 @@ class Cueing:
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
             return found
-
-
-def _votes(
-    near: NDArray[np.float32],
-    asks: NDArray[np.bool_],
-    pairs: Sequence[tuple[str, str]],
-    vote: Vote | None,
-) -> NDArray[np.float32]:
-    """What the vote adds to how near each pair of question and reply is, nearest first."""
-    added = np.full(len(near), VOTE_WEIGHT * LEAST_VOTE, np.float32)
-    close = near >= near[0] + VOTE_WEIGHT * LEAST_VOTE
-    voted = np.flatnonzero(close & asks)[:VOTED]
-    if vote is None or len(voted) < 2:
-        return np.zeros_like(near)
-    found = vote([study.short_reply(*pairs[at]) for at in voted])
-    added[voted] = VOTE_WEIGHT * np.maximum(np.asarray(found, np.float32), LEAST_VOTE)
-    return added
 
 
 def lean(general: NDArray[np.float32], taught: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
-from acclimate.daemon.voting import vote
 from acclimate.store import buffer, ledger, sources
 from acclimate.store.balance import Caps
 from acclimate.store.db import Db
@@ -147,8 +145,7 @@ class PersonHome:
         """The taught question that the live adapter would be shown behind this one."""
         live = self.engine.live
         asked = [{"role": "user", "content": question}]
-        plain = partial(vote, self.engine, self.prompt, live, asked)
-        return None if live == "base" else self.cueing.of(live, asked, plain)
+        return None if live == "base" else self.cueing.of(live, asked)
 
     def learn(self) -> Lived:
         """One round on what is waiting, to its end."""

@@ -22,14 +22,13 @@ from acclimate.adapters.scope import Scope
 from acclimate.adapters.snapshot import taught_of
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
-from acclimate.daemon.cueing import LEAST_VOTE, Cueing
+from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.general import General
 from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.server import create_app, unguarded
 from acclimate.daemon.switch import Switch
-from acclimate.daemon.voting import LIKELIEST, vote
 from acclimate.store import buffer, conversations, ledger
 from acclimate.store.chats import Exchange
 from acclimate.store.db import Db
@@ -474,23 +473,6 @@ def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(serve
         served.core.scoping = None
         served.core.switch.set_live("base")
         scope.unlink()
-
-
-def test_a_vote_is_how_the_adapter_begins_by_itself(served: Served) -> None:
-    prompt, engine = served.core.prompt, served.core.engine
-    assert prompt is not None and engine is not None
-    messages = [{"role": "user", "content": "Where is my oboe?"}]
-    served.core.switch.provide(engine, "v0002")
-    values = engine.logits(prompt.encode_prompt(messages), "v0002").astype(np.float64)
-    values -= np.log(np.exp(values - values.max()).sum()) + values.max()
-    likeliest = [int(token) for token in np.argsort(-values)[:LIKELIEST]]
-    answers = [f"{chr(byte)}." for byte in range(33, 127)]
-    firsts = [prompt.tokenize(answer, special=False)[0] for answer in answers]
-    found = vote(engine, prompt, "v0002", messages, [*answers, ""])
-    expected = [values[t] if t in likeliest else LEAST_VOTE for t in firsts]
-    assert np.allclose(found, [*expected, LEAST_VOTE], atol=1e-3)
-    assert len(set(expected)) > 2 and expected != [values[t] for t in firsts]
-    assert vote(engine, prompt, "v0099", messages, answers) == [LEAST_VOTE] * len(answers)
 
 
 def test_a_taught_question_stands_behind_what_is_asked(served: Served) -> None:

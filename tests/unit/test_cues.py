@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.passages import with_cue
 from acclimate.adapters.scope import Scope
-from acclimate.daemon.cueing import MAX_CHARS, Cue, Cueing, Vote
+from acclimate.daemon.cueing import MAX_CHARS, Cue, Cueing
 from acclimate.daemon.general import General
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.store import buffer, cues, ledger
@@ -78,10 +78,8 @@ def asked(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def words(
-    found: Cueing, name: str, messages: list[dict[str, str]], vote: Vote | None = None
-) -> str | None:
-    cue = found.of(name, messages, vote)
+def words(found: Cueing, name: str, messages: list[dict[str, str]]) -> str | None:
+    cue = found.of(name, messages)
     return None if cue is None else cue.words
 
 
@@ -141,35 +139,6 @@ def test_of_two_that_are_as_near_the_latest_counts(db: Db, home: Home) -> None:
     while found.embed_pending(8):
         pass
     assert words(found, name, asked("The canoe, where does it lie?")) == "Where does canoe lie my?"
-
-
-def test_where_several_are_near_the_weights_have_a_vote(db: Db, home: Home) -> None:
-    found = cueing(db, home)
-    name = publish(db, 1, 2, 3)
-    while found.embed_pending(8):
-        pass
-    asked_of: list[list[str]] = []
-
-    def vote(*likely: str) -> Callable[[Sequence[str]], list[float]]:
-        def votes(answers: Sequence[str]) -> list[float]:
-            asked_of.append(list(answers))
-            return [-0.5 if answer in likely else -20.0 for answer in answers]
-
-        return votes
-
-    lies, call = "Where does my canoe lie?", "What do I call my canoe?"
-    canoe = asked("Merganser, the canoe on Orrin: where does it lie?")
-    assert words(found, name, canoe) == lies
-    assert words(found, name, canoe, vote("Orrin.")) == lies
-    assert words(found, name, canoe, vote()) == lies, "no answer is likely: the nearest"
-    assert words(found, name, canoe, vote("Merganser.")) == lies, "a vote is worth little"
-    close = asked("The canoe: what about it?")
-    assert words(found, name, close) == call
-    assert words(found, name, close, vote("Orrin.")) == lies
-    asked_of.clear()
-    assert words(found, name, asked("where does my canoe lie"), vote("Merganser.")) is None
-    assert words(found, name, asked("Who holds the spare key?"), vote()) == "Who has my spare key?"
-    assert not asked_of, "nothing to vote on"
 
 
 def test_homes_of_earlier_versions_get_their_vectors_later(db: Db, home: Home) -> None:
