@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon.contexts import BASE, LIVE
-from acclimate.daemon.cueing import Cue, Cueing
+from acclimate.daemon.cueing import Cue, Cueing, agreeing
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.retrieve import Retriever, question_of
 from acclimate.daemon.sampling import Sampling
@@ -227,11 +227,8 @@ class Completion:
         instead_of = self._outside(messages) if adapter == LIVE else None
         if instead_of:
             adapter = BASE
-        cue = self._cue(adapter, messages)
-        if cue is not None and passages:
-            said = cue.said_in([hit.text for hit in passages])
-            # One search bears the other out, or it is not to be trusted.
-            passages, cue = (passages, None) if said is None else (passages[said : said + 1], cue)
+        texts = [hit.text for hit in passages]
+        passages, cue = agreeing(self._cue(adapter, messages), passages, texts)
         words = None if cue is None else cue.words
         cued = with_cue(messages, words)
         while True:

@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -44,6 +45,8 @@ LOOKED_AT = 8  # of the nearest: some may have been contradicted
 AS_NEAR = 0.02
 KEPT = 2  # adapters whose vectors are kept in memory
 
+P = TypeVar("P")
+
 
 @dataclass(frozen=True)
 class Cue:
@@ -60,6 +63,19 @@ class Cue:
         """Which of the texts, the first of them, has the answer; None where none has."""
         wanted = f" {_bare(self.answer)} "
         return next((at for at, text in enumerate(texts) if wanted in f" {_bare(text)} "), None)
+
+
+def agreeing(
+    cue: Cue | None, passages: Sequence[P], texts: Sequence[str]
+) -> tuple[list[P], Cue | None]:
+    """What is shown of passages, with these texts, and a cue: two searches that check each other.
+
+    The passage that bears the cue out, alone; where none does, all of them and no cue.
+    """
+    if cue is None or not passages:
+        return [*passages], cue
+    said = cue.said_in(texts)
+    return ([*passages], None) if said is None else ([passages[said]], cue)
 
 
 class Cueing:

@@ -20,7 +20,7 @@ from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
 from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Anchor
-from acclimate.daemon.cueing import Cue
+from acclimate.daemon.cueing import Cue, agreeing
 from continual.streams import Fact, Question, Stream, right
 
 REPLY_TOKENS = 20
@@ -85,10 +85,7 @@ class Probe:
         rows = []
         for text in asked:
             shown = [] if passages is None else [*passages(text)]
-            found = None if cue is None else cue(text)
-            if found is not None and shown:  # as the daemon has it
-                said = found.said_in(shown)
-                shown, found = (shown, None) if said is None else (shown[said : said + 1], found)
+            shown, found = agreeing(None if cue is None else cue(text), shown, shown)
             messages = with_cue([{"role": "user", "content": text}], found and found.words)
             messages = with_passages(messages, shown)
             rows.append(self.prompt.encode_prompt(messages))
