@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
+PROVING = 3  # differences, at least, that can show a harm
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -92,9 +94,6 @@ class Verdict:
         """The failed checks in words; of an accepted candidate, all of them."""
         rows = [c for c in self.checks if not c.passed] or list(self.checks)
         return [f"{c.name}: {c.reason}" for c in rows]
-
-
-PROVING = 3  # differences, at least, that can show a harm
 
 
 def t_quantile(p: float, freedom: int) -> float:

@@ -29,9 +29,8 @@ _KINDS = (
     ("colour", re.compile(r"\b(?:what|which) colou?r\b")),
 )
 # What the kind says already.
-_SAID_BY_KIND = frozenset(
-    "time day date year place town city many much colour color painted".split()
-)
+_MEASURES = frozenset("time day date year place town city many much".split())
+_COLOURS = frozenset("colour color painted".split())
 
 
 def topic(question: str, *, personal: bool = False) -> str:
@@ -47,7 +46,7 @@ def topic(question: str, *, personal: bool = False) -> str:
     words = re.findall(r"\w+(?:-\w+)*", re.sub(r"'s?\b", " ", text))
     kept = {w for w in words if w not in _FUNCTION | _TIME | _NAMING}
     if kind:
-        kept -= _SAID_BY_KIND
+        kept -= _COLOURS if kind == "colour" else _MEASURES
     if len(kept - _LIGHT) > 1:
         kept -= _LIGHT
     return f"{kind}|{' '.join(sorted({_canonical(w) for w in kept}))}" if kept else ""

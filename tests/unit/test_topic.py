@@ -31,6 +31,7 @@ def test_the_same_question_in_other_words(one: str, other: str) -> None:
         ("Where do I get my rye flour?", "Where do I keep my rye flour?"),
         ("What do I take for pain?", "What do I get for my pain report?"),
         ("What colour is my van?", "What do I call my van?"),
+        ("Where is my skiff?", "Where is my skiff painted?"),
         ("What's my sister's job?", "What's my brother's job?"),
         ("Which bus do I take to work?", "Which bus do I take to the yard?"),
     ],
