@@ -28,6 +28,14 @@ _KINDS = (
     ("why", re.compile(r"\bwhy\b")),
     ("colour", re.compile(r"\b(?:what|which) colou?r\b")),
 )
+# Words by which somebody says that something is no longer as it was.
+_NEWS = re.compile(
+    r"\b(?:now|nowadays|these days|from (?:now|today|this|next|then)|no longer|any ?more|instead"
+    r"|(?:has|have|got) a new|new one|chang(?:es?|ed)|mov(?:e|es|ed)|switch(?:es|ed)?"
+    r"|replac(?:es?|ed)|goes? up|went up|put off|as of|since (?:this|last)|currently"
+    r"|at (?:the moment|present))\b",
+    re.IGNORECASE,
+)
 # What the kind says already.
 _MEASURES = frozenset("time day date year place town city many much".split())
 _COLOURS = frozenset("colour color painted".split())
@@ -42,7 +50,7 @@ def topic(question: str, *, personal: bool = False) -> str:
     if not (personal or asks_personally(question)):
         return ""
     text = expand(question).lower().replace("’", "'")
-    kind = next((name for name, pattern in _KINDS if pattern.search(text)), "")
+    kind = kind_of(text)
     words = re.findall(r"\w+(?:-\w+)*", re.sub(r"'s?\b", " ", text))
     kept = {w for w in words if w not in _FUNCTION | _TIME | _NAMING}
     if kind:
@@ -50,6 +58,24 @@ def topic(question: str, *, personal: bool = False) -> str:
     if len(kept - _LIGHT) > 1:
         kept -= _LIGHT
     return f"{kind}|{' '.join(sorted({_canonical(w) for w in kept}))}" if kept else ""
+
+
+def kind_of(question: str) -> str:
+    """What kind of thing is asked for: "when", "where", "many", "why", "colour"; else nothing."""
+    low = question.lower()
+    return next((name for name, pattern in _KINDS if pattern.search(low)), "")
+
+
+def is_news(text: str) -> bool:
+    """Whether it says, or asks as if, something had changed: "Who's my dentist these days?"."""
+    return _NEWS.search(text) is not None
+
+
+def as_news(question: str, sentence: str) -> str:
+    """The question with a "now" where the sentence that answers it is news."""
+    if not is_news(sentence) or is_news(question):
+        return question
+    return f"{question.rstrip('?')} now?"
 
 
 @cache

@@ -23,6 +23,7 @@ from acclimate.adapters import study
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.request import asks_to_write
 from acclimate.adapters.snapshot import Taught, taught_of
+from acclimate.adapters.topic import is_news, kind_of
 from acclimate.daemon.general import Embed, General
 from acclimate.daemon.retrieve import question_of
 from acclimate.store import buffer, cues
@@ -43,6 +44,9 @@ SURELY = 0.45
 LOOKED_AT = 8  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
 AS_NEAR = 0.02
+# One that says that something has changed counts before an earlier one that it is so much farther
+# than, if the two are this alike (cosines) and ask for the same kind of thing.
+NEWS_NEAR, NEWS_ALIKE = 0.1, 0.5
 KEPT = 2  # adapters whose vectors are kept in memory
 
 P = TypeVar("P")
@@ -159,9 +163,11 @@ class Cueing:
         if not len(best):
             return None
         latest = min(best[near[best] >= near[best[0]] - AS_NEAR])  # they are in this order
-        if not known.asks[latest]:
+        said = {int(at): taught[int(known.examples[at])] for at in best}
+        found = next((at for at in best if _is_news_of(at, latest, near, known, said)), latest)
+        if not known.asks[found]:
             return None
-        question, reply = (text.strip() for text in taught[int(known.examples[latest])])
+        question, reply = (text.strip() for text in said[int(found)])
         same = _bare(question) == _bare(asked)
         return Cue(question, study.short_reply(question, reply), None if same else question)
 
@@ -173,6 +179,25 @@ class Cueing:
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
             return found
+
+
+def _is_news_of(
+    at: int,
+    earlier: int,
+    near: NDArray[np.float32],
+    known: cues.Cues,
+    said: Mapping[int, tuple[str, str]],
+) -> bool:
+    """Whether one example says what has become of the matter of an earlier one."""
+    if at >= earlier or near[at] < near[earlier] - NEWS_NEAR:
+        return False
+    (question, reply), (before, _) = said[int(at)], said[int(earlier)]
+    kinds = {kind_of(question), kind_of(before)} - {""}
+    return (
+        is_news(f"{question} {reply}")
+        and len(kinds) < 2
+        and float(known.vectors[at] @ known.vectors[earlier]) >= NEWS_ALIKE
+    )
 
 
 def lean(general: NDArray[np.float32], taught: NDArray[np.float32]) -> NDArray[np.int8]:

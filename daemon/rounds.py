@@ -85,7 +85,7 @@ class LearnConfig(BaseModel):
 
     max_new: int = Field(default=200, ge=1, le=10_000)
     replay: int = Field(default=192, ge=0, le=10_000)
-    max_from_notes: int = Field(default=16, ge=0, le=10_000)
+    max_from_notes: int = Field(default=24, ge=0, le=10_000)
     max_source_share: float = Field(default=0.5, gt=0, le=1)
     max_alike_per_round: int = Field(default=4, ge=1, le=10_000)
     max_alike: int = Field(default=16, ge=1, le=10_000)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from acclimate.adapters.questions import WORTH, questions
+from acclimate.adapters.questions import ENOUGH, questions
 from acclimate.adapters.study import short_reply
-from acclimate.adapters.topic import topic
+from acclimate.adapters.topic import as_news, topic
 from acclimate.store.db import Db
 from acclimate.store.studied import record, unstudied
 from acclimate.store.topics import set_topics, supersede, without_topic
@@ -19,8 +19,6 @@ from acclimate.store.topics import set_topics, supersede, without_topic
 log = structlog.get_logger(__name__)
 
 BATCH = 64
-# What is a little less than worth learning waits behind the rest: a round takes the weightiest.
-ENOUGH = WORTH - 0.06
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,14 @@ def study(db: Db) -> Studied:
     while parts := unstudied(db, BATCH):
         for part in parts:
             try:
+                # What is a little less than worth learning waits behind the rest: a round takes
+                # the weightiest.
                 asked = [a for a in questions(part.text) if a.weight >= ENOUGH]
             except Exception as error:  # what the rules stumble over must not keep rounds waiting
                 log.warning("not_studied", error=type(error).__name__)
                 asked = []
-            pairs += record(db, part, [(a.question, sentence(a.answer), a.weight) for a in asked])
+            found = [(as_news(a.question, a.sentence), sentence(a.answer), a.weight) for a in asked]
+            pairs += record(db, part, found)
     find_topics(db)
     return Studied(pairs, supersede(db))
 

@@ -21,7 +21,7 @@ class Caps:
     source_share: float = 0.5
     alike_per_round: int = 4  # of one cluster
     alike: int = 16  # of one cluster, of all rounds together
-    from_notes: int = 16  # made out of notes, the weightiest first
+    from_notes: int = 24  # made out of notes, the weightiest first
 
 
 @dataclass(frozen=True, slots=True)

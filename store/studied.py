@@ -14,7 +14,7 @@ from acclimate.store.db import Db, ids
 from acclimate.store.files import failpoint
 
 # Raised when study finds other questions than before: notes are then studied again.
-RULES = 3
+RULES = 4
 NOTE_CHANGED = "the note no longer says so"
 # Derived passages stand behind a document's own ones.
 _FIRST_ORDINAL = 1_000_000

@@ -1,9 +1,10 @@
 """Questions and short answers out of a person's notes, by rules of English grammar.
 
 notes → words → clauses (phrases, times, predicates) → asking (builder, parts, adjuncts) → pairs;
-lines without a verb go from notes through keyed and fragments. `memory` says whom "he" means.
+lines without a verb go from notes through keyed and fragments; what neither can ask is an echo.
+`memory` says whom "he" means.
 """
 
-from acclimate.adapters.questions.pairs import WORTH, Asked, questions
+from acclimate.adapters.questions.pairs import ENOUGH, WORTH, Asked, questions
 
-__all__ = ["WORTH", "Asked", "questions"]
+__all__ = ["ENOUGH", "WORTH", "Asked", "questions"]

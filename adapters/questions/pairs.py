@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from acclimate.adapters.grammar import belongs, stem
 from acclimate.adapters.questions.asking import asked
 from acclimate.adapters.questions.clauses import clauses
+from acclimate.adapters.questions.echo import echoes
 from acclimate.adapters.questions.fragments import verbless
 from acclimate.adapters.questions.keyed import keyed
 from acclimate.adapters.questions.memory import Memory, Read, persons_of
@@ -27,6 +28,13 @@ MOST_WORTH_OF_SENTENCE = 3
 
 
 WORDS_PER_WORTH = 12.5  # a note has at most one pair that is worth learning for so many words
+
+
+# Of a line that gives no pair of at least this weight an echo is asked; it weighs as little.
+ENOUGH = WORTH - 0.06
+
+
+WORDS_PER_ECHO = 20  # a note has at most one for so many words, and two in any case
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,24 @@ def questions(text: str, most: int = 40) -> list[Asked]:
     read = [_read(text, line, common) for line in lines(text)]
     persons = persons_of(read)
     found: list[Asked] = []
-    for sentence, candidates in _asked(text, read, persons):
-        found += _best(text, sentence, candidates)
-    return _spread(_unique(found), len(text.split()))[:most]
+    echoed: list[Asked] = []
+    for line, candidates in _asked(text, read, persons):
+        pairs = _best(text, line, candidates)
+        found += pairs
+        if all(pair.weight < ENOUGH for pair in pairs):
+            echoed += _best(text, line, _echoes(text, line, common, persons))
+    size = len(text.split())
+    echoed = sorted(echoed, key=lambda pair: -pair.weight)[: max(2, size // WORDS_PER_ECHO)]
+    return _spread(_unique([*found, *echoed]), size)[:most]
+
+
+def _echoes(
+    text: str, line: Line, common: frozenset[str], persons: frozenset[str]
+) -> list[Candidate]:
+    """The echo questions of a line, its key included; all of about the same weight."""
+    scene = Scene(text, {}, persons, dated=_is_dated(line.headings))
+    words = tokens(text, _start(text, line), line.start + len(line.text), common)
+    return [replace(c, weight=ENOUGH + c.weight / 20) for c in echoes(words, line, scene)]
 
 
 def _read(text: str, line: Line, common: frozenset[str]) -> Read:
@@ -139,9 +162,7 @@ def _best(text: str, line: Line, candidates: list[Candidate]) -> list[Asked]:
     """The candidates as pairs; at most three of a sentence, of different answers, stay worth it."""
     out: list[Asked] = []
     worth: list[tuple[int, int]] = []
-    start = line.start + len(line.text) - len(line.whole) if line.whole else line.start
-    if line.column or (line.whole and text[start : line.start + len(line.text)] != line.whole):
-        start = max(0, text.find(line.whole, max(0, line.start - len(line.whole))))
+    start = _start(text, line)
     for each in sorted(candidates, key=lambda c: (-c.weight, c.start, c.question)):
         answer = _answer(text, each.start, each.end)
         if not answer or says_itself(each.question, answer):
@@ -154,6 +175,14 @@ def _best(text: str, line: Line, candidates: list[Candidate]) -> list[Asked]:
                 worth.append((each.start, each.end))
         out.append(Asked(each.question, answer, line.whole or line.text, start, round(weight, 3)))
     return out
+
+
+def _start(text: str, line: Line) -> int:
+    """Where the line begins in the note, its key included."""
+    start = line.start + len(line.text) - len(line.whole) if line.whole else line.start
+    if line.column or (line.whole and text[start : line.start + len(line.text)] != line.whole):
+        start = max(0, text.find(line.whole, max(0, line.start - len(line.whole))))
+    return start
 
 
 def _answer(text: str, start: int, end: int) -> str:

@@ -26,9 +26,10 @@ from acclimate.store.files import Home, sha256_file
 from acclimate.store.index import Index
 from acclimate.store.ingest import add_bytes
 
+# Each home measures for itself what to train in, and only where nothing else computes.
 FAST = LearnConfig(
     threads=1, drift=1.0,  exposures=10, learning_rate=0.005,
-    replay=2,
+    replay=2, base_precision="float32",
 )  # fmt: skip
 SECRET = "locker"
 

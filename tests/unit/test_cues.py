@@ -141,6 +141,21 @@ def test_of_two_that_are_as_near_the_latest_counts(db: Db, home: Home) -> None:
     assert words(found, name, asked("The canoe, where does it lie?")) == "Where does canoe lie my?"
 
 
+def test_what_says_that_it_has_changed_counts_before_what_it_changed(db: Db, home: Home) -> None:
+    where = "Where does my canoe lie in winter nights"
+    old = add(db, f"{where}?", "Orrin.")
+    plain = add(db, f"{where} tonight?", "Ken.")
+    news = add(db, f"{where} now?", "Wye.")
+    found = cueing(db, home)
+    before, after = publish(db, old, plain), publish(db, news)
+    while found.embed_pending(8):
+        pass
+    canoe = asked("In winter nights my canoe, where does it lie exactly?")
+    assert words(found, before, canoe) == f"{where}?", "not for being later alone"
+    assert words(found, after, canoe) == f"{where} now?"
+    assert words(found, after, asked("Call my canoe what?")) is None, "not if it is another matter"
+
+
 def test_homes_of_earlier_versions_get_their_vectors_later(db: Db, home: Home) -> None:
     name = publish(db, 1, 3)
     found = cueing(db, home)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from acclimate.adapters.questions import WORTH, Asked, questions
+from acclimate.adapters.questions import ENOUGH, WORTH, Asked, questions
 from acclimate.adapters.reword import reword
+from acclimate.adapters.topic import as_news
 
 
 def pairs(note: str) -> dict[str, str]:
@@ -98,7 +99,42 @@ def test_a_change_is_asked_for_as_it_is_now(note: str, question: str, answer: st
 )
 def test_nothing_dangles(note: str) -> None:
     loose = re.compile(r"\b(?:he|she|it|they|him|them|you|yours?|this|that|there|one)\b")
-    assert not [pair for pair in questions(note) if loose.search(pair.question.lower())]
+    by_rules = [pair for pair in questions(note) if pair.weight > ENOUGH + 0.01]
+    assert not [pair for pair in by_rules if loose.search(pair.question.lower())]
+
+
+@pytest.mark.parametrize(
+    ("note", "question", "answer"),
+    [
+        ("Still Gannet Hollow on the sign, thank God.", "Still what on the sign, thank God?",
+         "Gannet Hollow"),
+        ("Back at the yard by 14:35, wet through.", "Back at the yard when, wet through?", "14:35"),
+        ("# Van\n\nThe third time that month, with a patch of teal.", "", "teal"),
+        ("Nobody leaves her overnight at Skelfhope Yard with its one lamp.",
+         "Nobody leaves her overnight where with its one lamp?", "Skelfhope Yard"),
+        ("Scones again, 18 trays of them for the fair.",
+         "Scones again, how many trays of them for the fair?", "18"),
+    ],
+)  # fmt: skip
+def test_what_no_rule_reads_is_echoed(note: str, question: str, answer: str) -> None:
+    """Only then: with the sentence's own words, and behind all that is worth more."""
+    found = [pair for pair in questions(note) if pair.answer == answer]
+    assert found and ENOUGH <= found[0].weight < WORTH
+    assert found[0].question == question or (not question and "Van: " in found[0].question)
+
+
+def test_echoes_are_few_and_only_of_what_is_specific() -> None:
+    told = "Seen Bo, Jana, Hauk, Pim, Orla, Mina and Tor again, all on the pier in the rain.\n\n"
+    assert 0 < len(questions(told * 2)) <= 2 * 3
+    assert questions("Nothing much again, rain and more rain in the yard.") == []
+    assert questions("Where has Gannet Hollow gone?") == [], "it is asked, not told"
+
+
+def test_a_question_that_news_answers_says_so() -> None:
+    told = "We live on Cooperage Steps now."
+    assert as_news("Where do we live?", told) == "Where do we live now?"
+    assert as_news("Where do we live these days?", told) == "Where do we live these days?"
+    assert as_news("Where do we live?", "We live on Cooperage Steps.") == "Where do we live?"
 
 
 def test_the_weather_is_nobodys_fact() -> None:
