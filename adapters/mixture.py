@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from acclimate.adapters.request import asks_to_write
 from acclimate.adapters.reword import asks_personally
 from acclimate.adapters.snapshot import Taught
 from acclimate.store.chats import canonical
@@ -19,6 +21,15 @@ HELD_OUT_SHARE = 0.2
 HELD_OUT_MOST = 12
 HELD_OUT_FROM = 8
 FACT_REPLY_CHARS = 160
+# Of a question that has no "my" in it the reply is that of a fact up to so many characters: general
+# advice takes more.
+NAMED_REPLY_CHARS = 90
+QUESTION_CHARS = 200
+_ASKS = re.compile(
+    r"(?:(?:please|remind me|tell me|and|so)[,:]?\s+)*(?:who|whose|what|which|where|when"
+    r"|how (?:many|much|old|long|far|often|tall|big|high))(?:['’]s|['’]re)?\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,15 @@ def is_fact(example: Taught) -> bool:
     question, reply = turns[0]["content"], turns[1]["content"]
     # Of what was made out of a note every question is: "Where does Uncle Bo live?"
     about_me = bool(example.passage) or asks_personally(question)
-    return about_me and len(reply) <= FACT_REPLY_CHARS
+    return (about_me and len(reply) <= FACT_REPLY_CHARS) or asks_shortly(question, reply)
+
+
+def asks_shortly(question: str, reply: str) -> bool:
+    """Whether it asks who, what, where, when or how many, and is answered in few words: "Where does
+    Juno's mum work?"."""
+    short = len(reply) <= NAMED_REPLY_CHARS and "\n" not in reply.strip()
+    asks = len(question) <= QUESTION_CHARS and _ASKS.match(question.strip()) is not None
+    return short and asks and not asks_to_write(question)
 
 
 def choose(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters import study
 from acclimate.adapters.mixture import is_fact
+from acclimate.adapters.questions import ECHOED
 from acclimate.adapters.request import asks_to_write
 from acclimate.adapters.snapshot import Taught, taught_of
 from acclimate.adapters.topic import is_news, kind_of
@@ -41,6 +42,8 @@ NEARER = 0.1
 # What is this near to something that was taught (cosine), and no nearer to any general text, is
 # surely about it.
 SURELY = 0.45
+# An echo counts as so much farther than it is: it is no question that anybody would ask.
+ECHO_FARTHER = 0.06
 LOOKED_AT = 8  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
 AS_NEAR = 0.02
@@ -128,7 +131,7 @@ class Cueing:
         if known is None or not len(known.examples):
             return 0
         vector = self._embed([text])[0]
-        return self._lean(vector, known.vectors @ vector)
+        return self._lean(vector, _near(known, vector))
 
     def _lean(self, vector: NDArray[np.float32], near: NDArray[np.float32]) -> int:
         """`near` is how near each taught example is to the vector."""
@@ -153,7 +156,7 @@ class Cueing:
         if not len(known.examples):
             return None
         vector = self._embed([asked])[0]
-        near: NDArray[np.float32] = known.vectors @ vector
+        near = _near(known, vector)
         if self._lean(vector, near) < 0:
             return None
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
@@ -179,6 +182,12 @@ class Cueing:
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
             return found
+
+
+def _near(known: cues.Cues, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How near each taught example is to the vector."""
+    near: NDArray[np.float32] = known.vectors @ vector
+    return np.where(known.worth < ECHOED, near - np.float32(ECHO_FARTHER), near)
 
 
 def _is_news_of(

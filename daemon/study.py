@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from acclimate.adapters.mixture import asks_shortly
 from acclimate.adapters.questions import ENOUGH, questions
 from acclimate.adapters.study import short_reply
 from acclimate.adapters.topic import as_news, topic
@@ -53,10 +54,14 @@ def find_topics(db: Db) -> None:
         set_topics(
             db,
             [
-                (n, topic(question, personal=of_note), told(question, reply))
+                (n, _topic(question, reply, of_note), told(question, reply))
                 for n, question, reply, of_note in rows
             ],
         )
+
+
+def _topic(question: str, reply: str, of_note: bool) -> str:
+    return topic(question, personal=of_note or asks_shortly(question, reply))
 
 
 def sentence(answer: str) -> str:

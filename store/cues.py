@@ -25,6 +25,7 @@ class Cues:
 
     examples: NDArray[np.int64]
     asks: NDArray[np.bool_]  # whether it answers a question
+    worth: NDArray[np.float32]  # how much worth learning study found it; 1 where a person said it
     vectors: NDArray[np.float32]
 
 
@@ -59,7 +60,8 @@ def of(db: Db, version: int) -> Cues:
     """What the adapter and its ancestors were taught, the latest first, at most `MOST`."""
     conn = db.read()
     rows = conn.execute(
-        "SELECT c.example_id, c.asks, c.vector FROM cues c WHERE c.example_id IN ("
+        "SELECT c.example_id, c.asks, c.vector, e.weight AS worth"
+        " FROM cues c JOIN examples e ON e.id = c.example_id WHERE c.example_id IN ("
         " SELECT example_id FROM round_examples JOIN adapters USING (round_id)"
         " WHERE role = 'new' AND version IN (SELECT value FROM json_each(?)))"
         " ORDER BY c.example_id DESC LIMIT ?",
@@ -69,6 +71,7 @@ def of(db: Db, version: int) -> Cues:
     return Cues(
         np.array([row["example_id"] for row in rows], np.int64),
         np.array([row["asks"] for row in rows], np.bool_),
+        np.array([row["worth"] for row in rows], np.float32),
         vectors.astype(np.float32).reshape(len(rows), -1 if rows else 0),
     )
 

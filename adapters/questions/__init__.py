@@ -5,6 +5,6 @@ lines without a verb go from notes through keyed and fragments; what neither can
 `memory` says whom "he" means.
 """
 
-from acclimate.adapters.questions.pairs import ENOUGH, WORTH, Asked, questions
+from acclimate.adapters.questions.pairs import ECHOED, ENOUGH, WORTH, Asked, questions
 
-__all__ = ["ENOUGH", "WORTH", "Asked", "questions"]
+__all__ = ["ECHOED", "ENOUGH", "WORTH", "Asked", "questions"]

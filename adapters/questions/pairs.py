@@ -30,8 +30,10 @@ MOST_WORTH_OF_SENTENCE = 3
 WORDS_PER_WORTH = 12.5  # a note has at most one pair that is worth learning for so many words
 
 
-# Of a line that gives no pair of at least this weight an echo is asked; it weighs as little.
+# Of a line that gives no pair of at least this weight an echo is asked; it weighs as little, and
+# less than the other bound.
 ENOUGH = WORTH - 0.06
+ECHOED = ENOUGH + 0.02
 
 
 WORDS_PER_ECHO = 20  # a note has at most one for so many words, and two in any case

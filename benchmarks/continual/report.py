@@ -1,7 +1,10 @@
 """From what `learning.py` wrote to a table and two plots.
 
-    python benchmarks/continual/report.py [--results benchmarks/out/learning.json] [--out FOLDER]
+    python benchmarks/continual/report.py [--results benchmarks/out/learning.json …] [--out FOLDER]
+        [--keep benchmarks/results/report.json]
 
+Of several results the later ones' rows count. `--keep` puts all of them into one file, without what
+was said: a table of hours is made row by row, on different days.
 `recall.svg` has the matrix of each row (recall of every round's facts after every round),
 `forgetting.svg` how recall and general loss go on.
 """
@@ -20,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = ("ours", "joint")
 ABOUT = ("persona", "rounds", "base_general")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
+# Of a row, what no table and no plot needs.
+WORDY = frozenset(("replies", "styled", "general_replies", "general_rises"))
 CELL, GAP, TOP = 34, 46, 54
 
 Row = Mapping[str, Any]
@@ -220,6 +225,19 @@ def _svg(width: float, height: float, parts: Sequence[str]) -> str:
     )
 
 
+def kept(results: Any) -> Any:
+    """The results without replies, and with the figures that anybody looks at."""
+    if isinstance(results, dict):
+        return {
+            key: kept(value)
+            for key, value in results.items()
+            if key not in WORDY and key != "base_general"
+        }
+    if isinstance(results, list):
+        return [kept(value) for value in results]
+    return round(results, 4) if isinstance(results, float) else results
+
+
 def write(results: Mapping[str, Rows], folder: Path) -> None:
     """Prints the table and what ours is compared with; puts the plots into the folder.
 
@@ -240,10 +258,17 @@ def main() -> int:
     out = ROOT / "benchmarks" / "out"
     parser.add_argument("--results", type=Path, nargs="+", default=[out / "learning.json"])
     parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--keep", type=Path, help="a file for all of it, without replies")
     args = parser.parse_args()
     results: dict[str, Rows] = {}
     for path in args.results:
-        results |= json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
+        if results and any(results.get(key) != found.get(key) for key in ("persona", "rounds")):
+            parser.error(f"{path} is of another persona or of another number of rounds")
+        results |= found
+    if args.keep:
+        args.keep.parent.mkdir(parents=True, exist_ok=True)
+        args.keep.write_text(json.dumps(kept(results), indent=1) + "\n", "utf-8")
     write(results, args.out)
     return 0
 

@@ -11,6 +11,7 @@ from lessons import taught
 from numpy.typing import NDArray
 
 from acclimate.adapters.passages import with_cue
+from acclimate.adapters.questions import ENOUGH
 from acclimate.adapters.scope import Scope
 from acclimate.daemon.cueing import MAX_CHARS, Cue, Cueing
 from acclimate.daemon.general import General
@@ -154,6 +155,20 @@ def test_what_says_that_it_has_changed_counts_before_what_it_changed(db: Db, hom
     assert words(found, before, canoe) == f"{where}?", "not for being later alone"
     assert words(found, after, canoe) == f"{where} now?"
     assert words(found, after, asked("Call my canoe what?")) is None, "not if it is another matter"
+
+
+def test_an_echo_stands_behind_what_is_as_near(db: Db, home: Home) -> None:
+    told = "Nights at the {} with a lamp."
+    first = add(db, "Where are my nights with a lamp?", told.format("quay"))
+    other = add(db, "With a lamp where are my nights?", told.format("yard"))
+    with db.write() as conn:
+        conn.execute("UPDATE examples SET weight = ? WHERE id = ?", (ENOUGH, other))
+    found = cueing(db, home)
+    name = publish(db, first, other)
+    while found.embed_pending(8):
+        pass
+    cue = found.of(name, asked("My nights, with a lamp: where?"))
+    assert cue is not None and cue.question.startswith("Where"), "although the other is later"
 
 
 def test_homes_of_earlier_versions_get_their_vectors_later(db: Db, home: Home) -> None:

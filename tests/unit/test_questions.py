@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from acclimate.adapters.questions import ENOUGH, WORTH, Asked, questions
+from acclimate.adapters.questions import ECHOED, ENOUGH, WORTH, Asked, questions
 from acclimate.adapters.reword import reword
 from acclimate.adapters.topic import as_news
 
@@ -99,7 +99,7 @@ def test_a_change_is_asked_for_as_it_is_now(note: str, question: str, answer: st
 )
 def test_nothing_dangles(note: str) -> None:
     loose = re.compile(r"\b(?:he|she|it|they|him|them|you|yours?|this|that|there|one)\b")
-    by_rules = [pair for pair in questions(note) if pair.weight > ENOUGH + 0.01]
+    by_rules = [pair for pair in questions(note) if pair.weight >= ECHOED]
     assert not [pair for pair in by_rules if loose.search(pair.question.lower())]
 
 
@@ -119,7 +119,7 @@ def test_nothing_dangles(note: str) -> None:
 def test_what_no_rule_reads_is_echoed(note: str, question: str, answer: str) -> None:
     """Only then: with the sentence's own words, and behind all that is worth more."""
     found = [pair for pair in questions(note) if pair.answer == answer]
-    assert found and ENOUGH <= found[0].weight < WORTH
+    assert found and ENOUGH <= found[0].weight < ECHOED
     assert found[0].question == question or (not question and "Van: " in found[0].question)
 
 

@@ -79,6 +79,17 @@ def test_personal_questions_are_told_from_others() -> None:
     assert not asks_personally("Write me a poem about my cat.")
 
 
+def test_a_short_answer_about_somebody_else_is_a_fact_too() -> None:
+    assert is_fact(taught(1, "Where does Juno's mum work?", "She works at the aquarium."))
+    assert is_fact(taught(1, "Remind me which name is on the tub.", "It says Brunhilde."))
+    assert not is_fact(taught(1, "How do I get rust off a chain?", "Scrub it with vinegar."))
+    advice = (
+        "Late winter is best for most, when the hard frosts are nearly over, and never in summer."
+    )
+    assert not is_fact(taught(1, "When are roses pruned?", advice * 2))
+    assert not is_fact(taught(1, "Write a line for Juno's mum.", "Onward."))
+
+
 def test_facts_are_never_held_out_and_what_waited_is_taught() -> None:
     facts = [taught(n, f"What is my number {n}?") for n in range(20)]
     style = [taught(100 + n, f"Write a line about topic {n}.", "Onward.") for n in range(20)]
