@@ -1,6 +1,7 @@
 """Converts a MiniLM-style sentence encoder (safetensors + vocab.txt) to a GGUF for llama.cpp.
 
-Knows BERT's tensor names and WordPiece; does not know torch, downloads or how vectors are used.
+With what it was taught about questions added, if that is given: `benchmarks/embedder`. Knows BERT's
+tensor names and WordPiece; does not know torch, downloads or how vectors are used.
 """
 
 import os
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from acclimate.store.errors import ModelError
+from acclimate.store.files import sha256_file
 
 TOP_NAMES = {
     "embeddings.word_embeddings.weight": "token_embd.weight",
@@ -70,14 +72,17 @@ def wordpiece_token(token: str) -> str:
     return token[2:] if token.startswith("##") else "\u2581" + token
 
 
-def convert(weights: Path, vocab: Path, target: Path, *, heads: int = 12) -> None:
+def convert(
+    weights: Path, vocab: Path, target: Path, *, heads: int = 12, change: Path | None = None
+) -> None:
     """Write `target`, a GGUF of architecture bert with mean pooling and float16 matrices.
 
-    `heads` cannot be read off the weights; 12 is right for MiniLM-L6 (12 × 32 = 384).
-    The file appears whole or not at all. Raises ModelError for anything that is not such a model.
+    `heads` cannot be read off the weights; 12 is right for MiniLM-L6 (12 × 32 = 384). `change` is
+    added to the weights (`changed`). The file appears whole or not at all. Raises ModelError for
+    anything that is not such a model.
     """
     try:
-        source = load_file(weights)
+        source = load_file(weights) if change is None else changed(weights, change)
         tokens = vocab.read_text(encoding="utf-8").splitlines()
     except (OSError, SafetensorError, UnicodeDecodeError) as error:
         raise ModelError(f"Embedder: cannot read {weights.parent}: {error}") from error
@@ -91,6 +96,23 @@ def convert(weights: Path, vocab: Path, target: Path, *, heads: int = 12) -> Non
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def changed(weights: Path, change: Path) -> dict[str, np.ndarray]:
+    """The weights with a change added: `NAME.up` (out, rank) · `NAME.down` (rank, in) to a matrix,
+    `NAME.add` to a vector. Raises ModelError where it is one of other weights."""
+    source: dict[str, np.ndarray] = load_file(weights)
+    with safe_open(change, "numpy") as file:
+        if (file.metadata() or {}).get("original_sha256") != sha256_file(weights):
+            raise ModelError(f"Embedder: {change.name} is not a change of {weights}")
+        parts = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    for part, array in parts.items():
+        name, _, kind = part.rpartition(".")
+        if kind == "add":
+            source[name] = source[name] + array
+        elif kind == "up":
+            source[name] = source[name] + array @ parts[f"{name}.down"]
+    return source
 
 
 def _check(tensors: dict[str, np.ndarray], tokens: list[str], heads: int) -> int:

@@ -1,6 +1,12 @@
-"""Texts that come with the program. Imports nothing heavy: the daemon reads them too."""
+"""Texts and files that come with the program. Imports nothing heavy: the daemon reads them too."""
 
 from importlib import resources
+from pathlib import Path
+
+
+def shipped_file(name: str) -> Path:
+    """`adapters/data/<name>`."""
+    return Path(str(resources.files("acclimate.adapters").joinpath("data", name)))
 
 
 def shipped_lines(name: str) -> list[str]:

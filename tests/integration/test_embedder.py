@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from acclimate.adapters.embedder import convert, gguf_name, wordpiece_token
+from acclimate.adapters.embedder import changed, convert, gguf_name, wordpiece_token
+from acclimate.adapters.shipped import shipped_file
 from acclimate.daemon.embed import Embedder
 from acclimate.store.errors import EngineError, ModelError
 
@@ -44,7 +46,7 @@ def test_vectors_are_those_of_transformers(source: Path, converted: Path) -> Non
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     tokenizers = pytest.importorskip("tokenizers")
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file as load_tensors
 
     config = transformers.BertConfig(
         vocab_size=30522,
@@ -54,7 +56,7 @@ def test_vectors_are_those_of_transformers(source: Path, converted: Path) -> Non
         intermediate_size=1536,
     )
     model = transformers.BertModel(config, add_pooling_layer=False).eval()
-    model.load_state_dict(load_file(source / "model.safetensors"), strict=False)
+    model.load_state_dict(load_tensors(source / "model.safetensors"), strict=False)
     tokenizer = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(256)
@@ -69,6 +71,39 @@ def test_vectors_are_those_of_transformers(source: Path, converted: Path) -> Non
             hidden = model(torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0]
         expected = hidden.mean(0).numpy()
         assert vector @ expected / np.linalg.norm(expected) >= 0.9999, text[:20]
+
+
+def test_what_it_was_taught_is_added_to_the_weights(source: Path, tmp_path: Path) -> None:
+    change = shipped_file("embedder.safetensors")
+    plain, taught = (
+        load_file(source / "model.safetensors"),
+        changed(source / "model.safetensors", change),
+    )
+    moved = {name for name in plain if not np.array_equal(plain[name], taught[name])}
+    assert moved
+    assert all(name.startswith("encoder.layer.") for name in moved), "words mean what they meant"
+    target = tmp_path / "taught.gguf"
+    convert(source / "model.safetensors", source / "vocab.txt", target, change=change)
+    embedder = Embedder(target)
+    asked, same, other = embedder.embed(
+        [
+            "Which name goes on the bottles of the chilli stuff I sell?",
+            "What do I call my hot sauce?",
+            "Where do I keep the spare key?",
+        ]
+    )
+    embedder.close()
+    assert asked @ same > asked @ other + 0.2
+
+
+def test_a_change_of_other_weights_is_refused(source: Path, tmp_path: Path) -> None:
+    other = tmp_path / "change.safetensors"
+    save_file({"x.add": np.zeros(1, np.float16)}, other, {"original_sha256": "0" * 64})
+    with pytest.raises(ModelError, match="not a change of"):
+        convert(
+            source / "model.safetensors", source / "vocab.txt", tmp_path / "out.gguf", change=other
+        )
+    assert not (tmp_path / "out.gguf").exists()
 
 
 def test_it_can_be_called_from_many_threads_and_closed(converted: Path) -> None:
