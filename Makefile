@@ -24,7 +24,8 @@ $(READY): pyproject.toml constraints.txt .ci/setup.sh
 
 models: $(MODELS)/.ready
 
-$(MODELS)/.ready: .ci/models.py | $(READY)
+$(MODELS)/.ready: .ci/models.py adapters/data/embedder.safetensors | $(READY)
+	rm -f $(MODELS)/all-minilm-l6-v2.*
 	$(BIN)/python .ci/models.py .cache
 	@touch $@
 
