@@ -82,7 +82,7 @@ class Bench:
                         continue
                     lived = person.learn()
                     model = self.adapted(lived.folder)
-                    self.probe.inside, self.probe.cue = person.inside, person.cue
+                    self.probe.inside, self.probe.cues = person.inside, person.cues
                     row = self._measured(model, person, number)
                     if model is not self.plain:
                         model.unload()
@@ -91,14 +91,14 @@ class Bench:
                     row |= {"state": lived.state, "reasons": lived.reasons}
                     yield row | {"seconds": lived.seconds}
             finally:
-                self.probe.inside = self.probe.cue = None
+                self.probe.inside = self.probe.cues = None
                 person.close()
 
     def _measured(self, model: torch.nn.Module, person: PersonHome, number: int) -> dict[str, Any]:
         """All columns after a round; with retrieval, too, after the last one."""
         row = self.probe.measure(model, number, self.base)
         if number == self.rounds:
-            row["retrieval"] = self.probe.facts(model, number, person.passages)
+            row["retrieval"] = self.probe.facts(model, number, person.found)
             if "alone" in row:
                 row["alone"] |= self.probe.alone(model, number)
         return row | {"round": number}

@@ -91,7 +91,7 @@ def main() -> int:
     if ledger.live(person.db) is not None and args.out.exists():
         rows = json.loads(args.out.read_text("utf-8"))
     measured = Measured(args.models)
-    measured.probe.inside, measured.probe.cue = person.inside, person.cue
+    measured.probe.inside, measured.probe.cues = person.inside, person.cues
     try:
         for number in range(len(rows) + 1, args.rounds + 1):
             new = range((number - 1) * args.facts, number * args.facts)

@@ -16,7 +16,7 @@ from acclimate.adapters.prompt import Prompt
 from acclimate.daemon.contexts import BASE, LIVE
 from acclimate.daemon.cueing import Cue, Cueing, agreeing
 from acclimate.daemon.engine import Busy, Engine
-from acclimate.daemon.retrieve import Retriever, question_of
+from acclimate.daemon.retrieve import Found, Retriever, question_of
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.stream import MAX_STOP_CHARS, MAX_STOPS, Request, Stream
@@ -223,12 +223,12 @@ class Completion:
         """
         messages = asked.plain_messages()
         warnings: list[str] = []
-        passages = self._passages(asked, messages, warnings)
+        found = self._found(asked, messages, warnings)
         instead_of = self._outside(messages) if adapter == LIVE else None
         if instead_of:
             adapter = BASE
-        texts = [hit.text for hit in passages]
-        passages, cue = agreeing(self._cue(adapter, messages), passages, texts)
+        texts = [hit.text for hit in found.wider]
+        passages, cue = agreeing(self._cues(adapter, messages), found.near, found.wider, texts)
         words = None if cue is None else cue.words
         cued = with_cue(messages, words)
         while True:
@@ -284,18 +284,18 @@ class Completion:
         message = conversations.get_message(self._db, message_id)
         return {"message_id": message_id, "conversation_id": message.conversation_id}
 
-    def _passages(
+    def _found(
         self, asked: ChatRequest, messages: Sequence[Mapping[str, str]], warnings: list[str]
-    ) -> list[Hit]:
+    ) -> Found:
         wanted = asked.retrieval
         if not (self._retriever.settings.enabled if wanted is None else wanted):
-            return []
+            return Found([], [])
         try:
-            return self._retriever.passages(question_of(messages))
+            return self._retriever.find(question_of(messages))
         except (AcclimateError, OSError, sqlite3.Error) as error:
             log.warning("retrieval_failed", error=str(error))
             warnings.append(f"answered without the notes: {error}")
-            return []
+            return Found([], [])
 
     def _outside(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The live adapter, if these are nothing like what it was taught."""
@@ -304,11 +304,11 @@ class Completion:
             return None
         return None if self._scoping.covers(live, messages) else live
 
-    def _cue(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> Cue | None:
+    def _cues(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> list[Cue]:
         answers = self._engine.live if adapter == LIVE else adapter
         if self._cueing is None or answers == BASE:
-            return None
-        return self._cueing.of(answers, messages)
+            return []
+        return self._cueing.several(answers, messages)
 
     def _encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         try:

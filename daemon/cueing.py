@@ -35,16 +35,17 @@ from acclimate.store.files import parse_version
 log = structlog.get_logger(__name__)
 
 MAX_CHARS = 200  # of a message that may be a question
-MIN_SIMILARITY = 0.4  # of a cue to what is asked (cosine)
+# Of a cue to what is asked (cosine): by itself, and where a passage bears it out.
+MIN_SIMILARITY, MIN_BORNE_OUT = 0.4, 0.3
 # How much nearer to a general text than to all that was taught a question may be that somebody asks
 # about what was taught.
-NEARER = 0.1
+NEARER = 0.05
 # What is this near to something that was taught (cosine), and no nearer to any general text, is
 # surely about it.
 SURELY = 0.45
 # An echo counts as so much farther than it is: it is no question that anybody would ask.
 ECHO_FARTHER = 0.06
-LOOKED_AT = 8  # of the nearest: some may have been contradicted
+LOOKED_AT = 16  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
 AS_NEAR = 0.02
 # One that says that something has changed counts before an earlier one that it is so much farther
@@ -60,11 +61,13 @@ class Cue:
     """A taught question, and the bare answer that it was taught with, which the model is not told.
 
     `words` is what stands behind the question that was asked; None where that is the taught one.
+    `sure`: near enough to count by itself, and not only where a passage bears it out.
     """
 
     question: str
     answer: str
     words: str | None
+    sure: bool = True
 
     def said_in(self, texts: Sequence[str]) -> int | None:
         """Which of the texts, the first of them, has the answer; None where none has."""
@@ -73,16 +76,18 @@ class Cue:
 
 
 def agreeing(
-    cue: Cue | None, passages: Sequence[P], texts: Sequence[str]
+    cues: Sequence[Cue], near: Sequence[P], wider: Sequence[P], texts: Sequence[str]
 ) -> tuple[list[P], Cue | None]:
-    """What is shown of passages, with these texts, and a cue: two searches that check each other.
+    """What is shown of passages, and which cue: two searches that check each other.
 
-    The passage that bears the cue out, alone; where none does, all of them and no cue.
+    The first cue that one of the `wider` found passages, with these texts, bears out, and that
+    passage alone; where none does, the passages that are `near` and no cue; without passages the
+    first cue, if it is sure.
     """
-    if cue is None or not passages:
-        return [*passages], cue
-    said = cue.said_in(texts)
-    return ([*passages], None) if said is None else ([passages[said]], cue)
+    for cue in cues:
+        if (said := cue.said_in(texts)) is not None:
+            return [wider[said]], cue
+    return [*near], cues[0] if cues and cues[0].sure and not near else None
 
 
 class Cueing:
@@ -144,35 +149,39 @@ class Cueing:
 
         What goes wrong is logged, and costs no more than the cue.
         """
+        found = self.several(adapter, messages)
+        return found[0] if found and found[0].sure else None
+
+    def several(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> list[Cue]:
+        """That question first, and others that it may mean instead, the nearest first."""
         asked = question_of(messages).strip()
         try:
-            return self._nearest(adapter, asked) if may_be_question(asked) else None
+            return self._nearest(adapter, asked) if may_be_question(asked) else []
         except (AcclimateError, sqlite3.Error, ValueError) as error:
             log.warning("no_cue", error=str(error))
-            return None
+            return []
 
-    def _nearest(self, adapter: str, asked: str) -> Cue | None:
+    def _nearest(self, adapter: str, asked: str) -> list[Cue]:
         known = self._of(adapter)
         if not len(known.examples):
-            return None
+            return []
         vector = self._embed([asked])[0]
         near = _near(known, vector)
         if self._lean(vector, near) < 0:
-            return None
+            return []
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
-        best = best[near[best] >= MIN_SIMILARITY]
+        best = best[near[best] >= MIN_BORNE_OUT]
         taught = cues.exchanges(self._db, map(int, known.examples[best]))
         best = np.array([at for at in best if int(known.examples[at]) in taught], int)
         if not len(best):
-            return None
+            return []
         latest = min(best[near[best] >= near[best[0]] - AS_NEAR])  # they are in this order
         said = {int(at): taught[int(known.examples[at])] for at in best}
-        found = next((at for at in best if _is_news_of(at, latest, near, known, said)), latest)
-        if not known.asks[found]:
-            return None
-        question, reply = (text.strip() for text in said[int(found)])
-        same = _bare(question) == _bare(asked)
-        return Cue(question, study.short_reply(question, reply), None if same else question)
+        first = next((at for at in best if _is_news_of(at, latest, near, known, said)), latest)
+        if not known.asks[first]:
+            return []
+        others = [at for at in best if at != first and known.asks[at]]
+        return [_cue(asked, *said[int(at)], near[at] >= MIN_SIMILARITY) for at in (first, *others)]
 
     def _of(self, adapter: str) -> cues.Cues:
         with self._lock:
@@ -182,6 +191,12 @@ class Cueing:
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
             return found
+
+
+def _cue(asked: str, question: str, reply: str, sure: bool) -> Cue:
+    question, reply = question.strip(), reply.strip()
+    same = _bare(question) == _bare(asked)
+    return Cue(question, study.short_reply(question, reply), None if same else question, bool(sure))
 
 
 def _near(known: cues.Cues, vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ Knows the index and the embedder; knows no model, no chat template and no HTTP.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -23,6 +23,8 @@ MAX_QUERY_CHARS = 2000
 # Chunks that are looked at for each passage that is shown, and what all of a query's telling words
 # in a chunk add to its similarity.
 CANDIDATES, WORDS_WEIGHT = 12, 0.1
+# How many passages may bear a cue out, and how near to the best each of them has to be.
+WIDER, WIDER_RELATIVE = 5, 0.8
 # Words of questions, which say nothing about what is asked.
 _QUESTION_WORDS = frozenset(
     re.findall(
@@ -56,6 +58,14 @@ class TextEmbedder(Protocol):
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 
 
+@dataclass(frozen=True)
+class Found:
+    """Passages worth showing, best first, and some more that may bear out what is thought."""
+
+    near: list[Hit]
+    wider: list[Hit]
+
+
 class Retriever:
     """Searches the chunks; every method blocks and may be called from any thread."""
 
@@ -85,9 +95,13 @@ class Retriever:
         while a chunk has no vector yet. What is below the floor is left out, what is over
         `max_chars`, and an exchange that a later one contradicts.
         """
+        return self.find(query).near
+
+    def find(self, query: str) -> Found:
+        """The same, and the next best beside them, each cut to `max_chars`."""
         query = query.strip()[:MAX_QUERY_CHARS]
         if not query:
-            return []
+            return Found([], [])
         vector = self._vector(query)
         # A question in other words than the answer's shares mostly its little ones with other
         # chunks, so that the ranking of words only names candidates here.
@@ -106,9 +120,14 @@ class Retriever:
         stale = outdated(self._db, [hit.chunk_id for _, hit in fitting])
         fitting = [ranked for ranked in fitting if ranked[1].chunk_id not in stale]
         fitting.sort(key=lambda ranked: -ranked[0])
-        best = fitting[: self.settings.passages]
-        near = [hit for rank, hit in best if rank >= self.settings.min_relative * best[0][0]]
-        return within(near, self.settings.max_chars)
+        if not fitting:
+            return Found([], [])
+        settings, best = self.settings, fitting[0][0]
+        shown = fitting[: settings.passages]
+        near = [hit for rank, hit in shown if rank >= settings.min_relative * best]
+        wider = [hit for rank, hit in fitting[:WIDER] if rank >= WIDER_RELATIVE * best]
+        cut = [within([hit], settings.max_chars)[0] for hit in wider]
+        return Found(within(near, settings.max_chars), cut)
 
     def embed_pending(self, batch: int = 16) -> int:
         """Give up to `batch` chunks their vectors; how many there were, 0 when all have theirs.

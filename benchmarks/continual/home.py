@@ -136,17 +136,22 @@ class PersonHome:
         """What retrieval puts beside a question."""
         return [hit.text for hit in self.retriever.passages(question)]
 
+    def found(self, question: str) -> tuple[list[str], list[str]]:
+        """The same, and those besides that may bear a cue out."""
+        found = self.retriever.find(question)
+        return [hit.text for hit in found.near], [hit.text for hit in found.wider]
+
     def inside(self, question: str) -> bool:
         """Whether the live adapter would answer a question; else the base does."""
         live = self.engine.live
         asked = [{"role": "user", "content": question}]
         return live != "base" and self.scoping.covers(live, asked)
 
-    def cue(self, question: str) -> Cue | None:
-        """The taught question that the live adapter would be shown behind this one."""
+    def cues(self, question: str) -> list[Cue]:
+        """The taught questions that the live adapter may be shown behind this one."""
         live = self.engine.live
         asked = [{"role": "user", "content": question}]
-        return None if live == "base" else self.cueing.of(live, asked)
+        return [] if live == "base" else self.cueing.several(live, asked)
 
     def learn(self) -> Lived:
         """One round on what is waiting, to its end."""

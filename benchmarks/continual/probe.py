@@ -29,9 +29,10 @@ GENERAL_TOKENS = 24
 DRIFT_TOKENS = 48
 BATCH = 80
 
-Passages = Callable[[str], Sequence[str]]
+# What is worth showing, and what besides may bear a cue out.
+Passages = Callable[[str], tuple[Sequence[str], Sequence[str]]]
 Inside = Callable[[str], bool]
-CueOf = Callable[[str], Cue | None]
+CuesOf = Callable[[str], Sequence[Cue]]
 
 
 @dataclass
@@ -50,14 +51,14 @@ class Probe:
     """Asks one model again and again while it learns. `model` may have an adapter or none.
 
     Where `inside` is given, what it says no to is answered by the base; what the adapter answers
-    has the `cue` behind it that there is one for.
+    has one of its `cues` behind it, if there are any.
     """
 
     def __init__(self, prompt: Prompt, stream: Stream) -> None:
         self.prompt = prompt
         self.stream = stream
         self.inside: Inside | None = None
-        self.cue: CueOf | None = None
+        self.cues: CuesOf | None = None
 
     def say(
         self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: Passages | None
@@ -67,7 +68,7 @@ class Probe:
             return self._say(model, asked, tokens, passages)
         ours = [text for text in asked if self.inside(text)]
         others = [text for text in asked if not self.inside(text)]
-        said = dict(zip(ours, self._say(model, ours, tokens, passages, self.cue), strict=True))
+        said = dict(zip(ours, self._say(model, ours, tokens, passages, self.cues), strict=True))
         with model.disable_adapter():
             said |= zip(others, self._say(model, others, tokens, passages), strict=True)
         return [said[text] for text in asked]
@@ -78,14 +79,14 @@ class Probe:
         asked: Sequence[str],
         tokens: int,
         passages: Passages | None,
-        cue: CueOf | None = None,
+        cues: CuesOf | None = None,
     ) -> list[str]:
         if not asked:
             return []
         rows = []
         for text in asked:
-            shown = [] if passages is None else [*passages(text)]
-            shown, found = agreeing(None if cue is None else cue(text), shown, shown)
+            near, wider = ([], []) if passages is None else passages(text)
+            shown, found = agreeing([] if cues is None else cues(text), near, wider, wider)
             messages = with_cue([{"role": "user", "content": text}], found and found.words)
             messages = with_passages(messages, shown)
             rows.append(self.prompt.encode_prompt(messages))
@@ -180,7 +181,8 @@ class Probe:
 
     def _cued(self, asked: str, reply: Anchor, inside: bool) -> Anchor:
         """The base's reply as the adapter is asked for it, behind a cue where it has one."""
-        cue = self.cue(asked) if self.cue is not None and inside else None
+        cues = self.cues(asked) if self.cues is not None and inside else ()
+        _, cue = agreeing(cues, (), (), ())
         if cue is None or cue.words is None:
             return reply
         messages = with_cue([{"role": "user", "content": asked}], cue.words)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from acclimate.adapters.passages import with_cue
 from acclimate.adapters.questions import ENOUGH
 from acclimate.adapters.scope import Scope
-from acclimate.daemon.cueing import MAX_CHARS, Cue, Cueing
+from acclimate.daemon.cueing import MAX_CHARS, Cue, Cueing, agreeing
 from acclimate.daemon.general import General
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.store import buffer, cues, ledger
@@ -113,6 +113,33 @@ def test_a_text_bears_a_cue_out_that_has_its_answer(db: Db, home: Home) -> None:
     assert cue.said_in(["Petras are plants."]) is None and cue.said_in([]) is None
     same = found.of(name, asked("who has my spare key"))
     assert same == Cue("Who has my spare key?", "Petra.", None), "nothing to put behind it"
+
+
+def test_the_first_cue_that_a_passage_bears_out_counts() -> None:
+    key, canoe = (
+        Cue("Who has my key?", "Petra.", None),
+        Cue("Where is it?", "Orrin.", "Where is it?"),
+    )
+    far = Cue("What is on my list?", "Tea.", "What is on my list?", sure=False)
+    near, wider = ["the garden"], ["the garden", "it lies on the Orrin", "tea, bread"]
+    assert agreeing([key, canoe, far], near, wider, wider) == (["it lies on the Orrin"], canoe)
+    assert agreeing([key, far], near, wider, wider) == (["tea, bread"], far)
+    assert agreeing([key], near, wider, wider) == (near, None), "what is shown does not say so"
+    assert agreeing([key, canoe], [], [], []) == ([], key), "nothing is shown"
+    assert agreeing([far], [], [], []) == ([], None), "not near enough by itself"
+
+
+def test_others_that_may_be_meant_follow_the_nearest(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    name = publish(db, 1, 2, 3, 4)
+    while found.embed_pending(8):
+        pass
+    several = found.several(name, asked("My canoe, where does it lie?"))
+    assert [cue.question for cue in several] == [
+        "Where does my canoe lie?",
+        "What do I call my canoe?",
+    ]
+    assert several[0].sure and found.several(name, asked("How tall is Everest?")) == []
 
 
 def test_what_is_nearest_to_a_request_gets_no_cue(db: Db, home: Home) -> None:
