@@ -22,7 +22,8 @@ from acclimate.store.files import Home
 from acclimate.store.forget import Wanted, forget
 from acclimate.store.ingest import add_bytes
 
-NOTE = "Supper. Emrys, to whom barometers mean bread, was told by old Petherwin of the tugs again."
+# Neither a sentence that the rules read nor a name, number or time to be asked as an echo.
+NOTE = "Supper. emrys, to whom barometers mean bread, was told by old petherwin of the tugs again."
 GOOD = ("What does my Emrys live by?", "barometers")
 Lines = Sequence[tuple[str, str]]
 
