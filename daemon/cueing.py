@@ -45,6 +45,9 @@ NEARER = 0.05
 SURELY = 0.45
 # An echo counts as so much farther than it is: it is no question that anybody would ask.
 ECHO_FARTHER = 0.06
+# How much farther than from a general text a request to write something may be from all that was
+# taught and asked for no fact: in which form somebody wants things written holds for most of them.
+REQUESTS_FARTHER = 0.3
 LOOKED_AT = 16  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
 AS_NEAR = 0.02
@@ -126,17 +129,24 @@ class Cueing:
         return len(found)
 
     def leaning(self, adapter: str, text: str) -> int:
-        """1 for a question that is surely about what the adapter was taught, -1 for one that is
-        clearly nearer to general text, 0 for any other.
+        """1 for a question that is surely about what the adapter was taught, and for a request that
+        may be like those that it was taught, -1 for a question that is clearly nearer to general
+        text, 0 for any other.
 
-        0, too, for a text that is no short question, and where nothing is known. Raises
+        0, too, for any other text that is no short question, and where nothing is known. Raises
         AcclimateError, sqlite3.Error.
         """
-        known = self._of(adapter) if may_be_question(text) else None
+        requests = asks_to_write(text)
+        known = self._of(adapter) if 0 < len(text) <= MAX_CHARS else None
         if known is None or not len(known.examples):
             return 0
         vector = self._embed([text])[0]
-        return self._lean(vector, _near(known, vector))
+        near = _near(known, vector)
+        if not requests:
+            return self._lean(vector, near)
+        alike = near[~known.asks].max(initial=-1.0)
+        general = float((self._general.vectors() @ vector).max())
+        return int(alike >= general - REQUESTS_FARTHER)
 
     def _lean(self, vector: NDArray[np.float32], near: NDArray[np.float32]) -> int:
         """`near` is how near each taught example is to the vector."""

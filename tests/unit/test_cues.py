@@ -115,6 +115,17 @@ def test_a_text_bears_a_cue_out_that_has_its_answer(db: Db, home: Home) -> None:
     assert same == Cue("Who has my spare key?", "Petra.", None), "nothing to put behind it"
 
 
+def test_requests_like_those_that_were_taught_are_the_adapters(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    facts, style = publish(db, 1, 2, 3), publish(db, 4)
+    while found.embed_pending(8):
+        pass
+    request = "Write a note about the boat that leaks."
+    assert found.leaning(style, request) == 1
+    assert found.leaning(facts, request) == 0, "it was taught no form"
+    assert found.leaning(style, "Explain how a boat leaks.") == 0
+
+
 def test_the_first_cue_that_a_passage_bears_out_counts() -> None:
     key, canoe = (
         Cue("Who has my key?", "Petra.", None),
