@@ -123,7 +123,7 @@ def test_requests_like_those_that_were_taught_are_the_adapters(db: Db, home: Hom
     request = "Write a note about the boat that leaks."
     assert found.leaning(style, request) == 1
     assert found.leaning(facts, request) == 0, "it was taught no form"
-    assert found.leaning(style, "Explain how a boat leaks.") == 0
+    assert found.leaning(style, "Explain how a boat leaks.") < 0, "nobody asked for a form"
 
 
 def test_the_first_cue_that_a_passage_bears_out_counts() -> None:
