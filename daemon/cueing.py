@@ -177,7 +177,7 @@ class Cueing:
             return []
         vector = self._embed([asked])[0]
         near = _near(known, vector)
-        if self._lean(vector, near) < 0:
+        if near.max() < (self._general.vectors() @ vector).max():
             return []
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
         best = best[near[best] >= MIN_BORNE_OUT]
