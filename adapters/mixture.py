@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from acclimate.adapters.request import asks_to_write
+from acclimate.adapters.request import may_be_question
 from acclimate.adapters.reword import asks_personally
 from acclimate.adapters.snapshot import Taught
 from acclimate.store.chats import canonical
@@ -24,7 +24,6 @@ FACT_REPLY_CHARS = 160
 # Of a question that has no "my" in it the reply is that of a fact up to so many characters: general
 # advice takes more.
 NAMED_REPLY_CHARS = 90
-QUESTION_CHARS = 200
 _ASKS = re.compile(
     r"(?:(?:please|remind me|tell me|and|so)[,:]?\s+)*(?:who|whose|what|which|where|when"
     r"|how (?:many|much|old|long|far|often|tall|big|high))(?:['’]s|['’]re)?\b",
@@ -77,8 +76,7 @@ def asks_shortly(question: str, reply: str) -> bool:
     """Whether it asks who, what, where, when or how many, and is answered in few words: "Where does
     Juno's mum work?"."""
     short = len(reply) <= NAMED_REPLY_CHARS and "\n" not in reply.strip()
-    asks = len(question) <= QUESTION_CHARS and _ASKS.match(question.strip()) is not None
-    return short and asks and not asks_to_write(question)
+    return short and _ASKS.match(question.strip()) is not None and may_be_question(question)
 
 
 def choose(

@@ -11,7 +11,7 @@ import re
 
 from acclimate.adapters.grammar import capitalised
 
-MAX_CHARS = 200
+MAX_CHARS = 200  # of a request, or of a question
 SENTENCES = 4  # from so many on a reply has two that can be left out in turn
 _VERB = (
     r"(?:write|draft|compose|scribble|jot down|jot|pen|word|prepare|create|make up|make"
@@ -52,6 +52,11 @@ _FORMS = (
 def asks_to_write(text: str) -> bool:
     """Whether something is to be written, not answered."""
     return _thing(text.strip().rstrip("?.! ")) is not None
+
+
+def may_be_question(text: str) -> bool:
+    """Whether it is short, and nothing is to be written."""
+    return 0 < len(text) <= MAX_CHARS and not asks_to_write(text)
 
 
 def rephrased(request: str, count: int, seed: int = 0) -> list[str]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from acclimate.adapters import study
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.questions import ECHOED
-from acclimate.adapters.request import asks_to_write
+from acclimate.adapters.request import MAX_CHARS, asks_to_write, may_be_question
 from acclimate.adapters.snapshot import Taught, taught_of
 from acclimate.adapters.topic import is_news, kind_of
 from acclimate.daemon.general import Embed, General
@@ -34,7 +34,6 @@ from acclimate.store.files import parse_version
 
 log = structlog.get_logger(__name__)
 
-MAX_CHARS = 200  # of a message that may be a question
 # Of a cue to what is asked (cosine): by itself, and where a passage bears it out.
 MIN_SIMILARITY, MIN_BORNE_OUT = 0.4, 0.3
 # How much nearer to a general text than to all that was taught a question may be that somebody asks
@@ -136,22 +135,20 @@ class Cueing:
         0, too, for any other text that is no short question, and where nothing is known. Raises
         AcclimateError, sqlite3.Error.
         """
-        requests = asks_to_write(text)
         known = self._of(adapter) if 0 < len(text) <= MAX_CHARS else None
         if known is None or not len(known.examples):
             return 0
         vector = self._embed([text])[0]
-        near = _near(known, vector)
-        if not requests:
-            return self._lean(vector, near)
-        alike = near[~known.asks].max(initial=-1.0)
-        general = float((self._general.vectors() @ vector).max())
-        return int(alike >= general - REQUESTS_FARTHER)
+        near, general = _near(known, vector), self._general_near(vector)
+        if asks_to_write(text):
+            requests = near[~known.asks]
+            return int(requests.max(initial=-1.0) >= general - REQUESTS_FARTHER)
+        return int(lean(np.array([general]), near.max(keepdims=True))[0])
 
-    def _lean(self, vector: NDArray[np.float32], near: NDArray[np.float32]) -> int:
-        """`near` is how near each taught example is to the vector."""
-        general = self._general.vectors() @ vector
-        return int(lean(general.max(keepdims=True), near.max(keepdims=True))[0])
+    def _general_near(self, vector: NDArray[np.float32]) -> np.float32:
+        """How near the nearest general text is to the vector."""
+        nearest: np.float32 = (self._general.vectors() @ vector).max()
+        return nearest
 
     def of(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> Cue | None:
         """The question that the adapter was taught and that means what the last message asks; None
@@ -159,8 +156,7 @@ class Cueing:
 
         What goes wrong is logged, and costs no more than the cue.
         """
-        found = self.several(adapter, messages)
-        return found[0] if found and found[0].sure else None
+        return agreeing(self.several(adapter, messages), (), (), ())[1]
 
     def several(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> list[Cue]:
         """That question first, and others that it may mean instead, the nearest first."""
@@ -177,7 +173,7 @@ class Cueing:
             return []
         vector = self._embed([asked])[0]
         near = _near(known, vector)
-        if near.max() < (self._general.vectors() @ vector).max():
+        if near.max() < self._general_near(vector):
             return []
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
         best = best[near[best] >= MIN_BORNE_OUT]
@@ -255,11 +251,6 @@ def keys(examples: Sequence[Taught], embed: Embed) -> NDArray[np.float32]:
     together: NDArray[np.float32] = vectors[0::2] + vectors[1::2]
     together /= np.maximum(np.linalg.norm(together, axis=1, keepdims=True), 1e-6)
     return together
-
-
-def may_be_question(text: str) -> bool:
-    """Whether it is short, and nothing is to be written."""
-    return 0 < len(text) <= MAX_CHARS and not asks_to_write(text)
 
 
 def asked_of(example: Taught) -> str:

@@ -17,9 +17,10 @@ import structlog
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from acclimate.adapters.request import may_be_question
 from acclimate.adapters.scope import Scope
 from acclimate.adapters.snapshot import Taught
-from acclimate.daemon.cueing import Cueing, asked_of, keys, lean, may_be_question
+from acclimate.daemon.cueing import Cueing, asked_of, keys, lean
 from acclimate.daemon.general import Embed, General
 from acclimate.daemon.retrieve import MAX_QUERY_CHARS
 from acclimate.store.errors import AcclimateError

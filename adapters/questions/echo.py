@@ -15,6 +15,7 @@ from acclimate.adapters.questions.fragments import is_generic
 from acclimate.adapters.questions.notes import Line
 from acclimate.adapters.questions.scene import (
     LONGEST_ANSWER,
+    LONGEST_QUESTION,
     Candidate,
     Scene,
     content_words,
@@ -25,7 +26,6 @@ from acclimate.adapters.questions.times import time_end
 from acclimate.adapters.questions.words import PLACES, Token
 
 SPECIFIC = 0.12  # how unguessable an answer has to be: a name, number, time or colour
-LONGEST = 20  # words of a question
 TELLING = 4  # words with a meaning that a question has, where the sentence has them
 # With so many it is found although a "she" in it hangs in the air.
 TELLING_ENOUGH = 5
@@ -45,7 +45,7 @@ class _Gap:
 
 def echoes(words: Sequence[Token], line: Line, scene: Scene) -> Iterator[Candidate]:
     """A question for each name, number, time and colour of the line."""
-    if line.leads or line.text.rstrip(')*_"” ').endswith("?"):
+    if line.leads or line.asks:
         return
     about = line.headings[-1] if line.headings and not scene.dated else ""
     for gap in _gaps(words, scene):
@@ -129,9 +129,9 @@ def _around(words: Sequence[Token], gap: _Gap) -> tuple[int, int]:
             break
         back = _to_marks(words, first - 1, last)[0] if first > 0 else first
         on = _to_marks(words, first, last + 1)[1] if last < len(words) else last
-        if last - back <= LONGEST and back < first:
+        if last - back <= LONGEST_QUESTION and back < first:
             first = back
-        elif on - first <= LONGEST and on > last:
+        elif on - first <= LONGEST_QUESTION and on > last:
             last = on
         else:
             break

@@ -52,6 +52,11 @@ class Line:
     letter: str = ""  # to whom, where the note is a letter
     leads: bool = False  # ends in a colon and says what the lines below it are about
 
+    @property
+    def asks(self) -> bool:
+        """Whether it ends in a question mark: it is asked, not told."""
+        return self.text.rstrip(')*_"” ').endswith("?")
+
 
 def lines(text: str) -> Iterator[Line]:
     """The note's sentences and lines in their order; code blocks are left out."""

@@ -86,7 +86,7 @@ def _read(text: str, line: Line, common: frozenset[str]) -> Read:
         start = line.start + len(line.text) - len(line.whole)
         line = replace(line, text=line.whole, start=start, key="", whole="")
         words = tokens(text, start, end, common)
-    said = [] if line.text.rstrip(')*_"” ').endswith("?") or line.column else clauses(words)
+    said = [] if line.asks or line.column else clauses(words)
     return Read(line, words, said)
 
 

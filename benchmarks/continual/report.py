@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = ("ours", "joint")
 ABOUT = ("persona", "rounds", "base_general")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
-# Of a row, what no table and no plot needs.
-WORDY = frozenset(("replies", "styled", "general_replies", "general_rises"))
+# What no table and no plot needs.
+WORDY = frozenset(("replies", "styled", "general_replies", "general_rises", "base_general"))
 CELL, GAP, TOP = 34, 46, 54
 
 Row = Mapping[str, Any]
@@ -228,11 +228,7 @@ def _svg(width: float, height: float, parts: Sequence[str]) -> str:
 def kept(results: Any) -> Any:
     """The results without replies, and with the figures that anybody looks at."""
     if isinstance(results, dict):
-        return {
-            key: kept(value)
-            for key, value in results.items()
-            if key not in WORDY and key != "base_general"
-        }
+        return {key: kept(value) for key, value in results.items() if key not in WORDY}
     if isinstance(results, list):
         return [kept(value) for value in results]
     return round(results, 4) if isinstance(results, float) else results

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.passages import with_cue
 from acclimate.adapters.questions import ENOUGH
+from acclimate.adapters.request import MAX_CHARS
 from acclimate.adapters.scope import Scope
-from acclimate.daemon.cueing import MAX_CHARS, Cue, Cueing, agreeing
+from acclimate.daemon.cueing import Cue, Cueing, agreeing
 from acclimate.daemon.general import General
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.store import buffer, cues, ledger
