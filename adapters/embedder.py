@@ -1,6 +1,6 @@
 """Converts a MiniLM-style sentence encoder (safetensors + vocab.txt) to a GGUF for llama.cpp.
 
-With what it was taught about questions added, if that is given: `benchmarks/embedder`. Knows BERT's
+With what it was taught about questions added, if that is given: `benchmarks/persons`. Knows BERT's
 tensor names and WordPiece; does not know torch, downloads or how vectors are used.
 """
 

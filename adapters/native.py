@@ -20,6 +20,7 @@ import llama_cpp as llama_cpp
 LOG = logging.getLogger("acclimate.llama")
 LEVELS = {3: logging.WARNING, 4: logging.ERROR}  # ggml.h; 1 debug, 2 info, 5 goes on
 KEPT_LINES = 8
+EXPECTED = "model default pooling_type"  # the reader asks for another one
 
 _complaints: deque[str] = deque(maxlen=KEPT_LINES)
 _last_level = 0
@@ -33,7 +34,7 @@ def _receive(level: int, text: bytes | None, _user_data: Any) -> None:
     if severity is None or not text:
         return
     line = text.decode("utf-8", "replace").strip()
-    if line.strip("."):
+    if line.strip(".") and EXPECTED not in line:
         _complaints.append(line)
         LOG.log(severity, "%s", line)
 

@@ -325,7 +325,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the homes in place")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="acclimate-forgetting-"))
-    report = trial(folder, options.models, random.Random(options.seed))  # noqa: S311
+    report = trial(folder, options.models, random.Random(options.seed))
     console.print(show(report))
     left, equal = report["files_with_it_after"], report["equal_to_a_home_that_never_knew"]
     console.print(f"of at most {report['most']} bits; files that held it: before"

@@ -73,7 +73,7 @@ def measure(run: Path, models: Path, learn: LearnConfig) -> dict[str, Any]:
     try:
         parts: dict[str, float] = {}
         folder = streams.load(PERSONA).rounds[1]
-        parts["read the files"] = _seconds(lambda: person.read(folder))
+        parts["read the files"] = _seconds(lambda: person.put(folder))
         parts["study"] = _seconds(lambda: study(person.db))
         parts["embed"] = _seconds(person.embed)
         before = _memory()

@@ -341,7 +341,7 @@ class Trial:
     # Loads, each in a thread of its own, until the daemon is gone
 
     def _post(self, ending: threading.Event) -> None:
-        rng = random.Random(self.counter)  # noqa: S311
+        rng = random.Random(self.counter)
         with contextlib.suppress(httpx.HTTPError):
             while not ending.is_set():
                 names = [f"p{self.name()}" for _ in range(rng.randint(1, 3))]
@@ -355,7 +355,7 @@ class Trial:
                 time.sleep(rng.random() * 0.03)
 
     def _save(self, ending: threading.Event) -> None:
-        rng = random.Random(-self.counter)  # noqa: S311
+        rng = random.Random(-self.counter)
         while not ending.is_set():
             choice = rng.random()
             if choice < 0.6 or len(self.promised.files) < 4:
@@ -391,7 +391,7 @@ class Trial:
         self.promised.bad = self.promised.bad | {path} if torn else self.promised.bad - {path}
 
     def _move(self, ending: threading.Event) -> None:
-        rng = random.Random(self.counter)  # noqa: S311
+        rng = random.Random(self.counter)
         with contextlib.suppress(httpx.HTTPError):
             while not ending.is_set():
                 self.go_live(rng.choice(["base", *sorted(self.promised.versions)]))
@@ -464,7 +464,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the home in place")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="acclimate-kills-"))
-    rng = random.Random(options.seed)  # noqa: S311
+    rng = random.Random(options.seed)
     began = time.monotonic()
     kills: list[Kill] = []
     trial = Trial(folder, options.models, rng)

@@ -98,7 +98,8 @@ class Bench:
         """All columns after a round; with retrieval, too, after the last one."""
         row = self.probe.measure(model, number, self.base)
         if number == self.rounds:
-            row["retrieval"] = self.probe.facts(model, number, person.found)
+            shown = person.passages if model is self.plain else person.read
+            row["retrieval"] = self.probe.facts(model, number, shown)
             if "alone" in row:
                 row["alone"] |= self.probe.alone(model, number)
         return row | {"round": number}

@@ -172,7 +172,7 @@ def sample(notes: dict[str, dict[str, str]], count: int) -> None:
         for pair in questions(text)
         if pair.weight >= WORTH
     ]
-    chosen = random.Random(1).sample(pairs, min(count, len(pairs)))  # noqa: S311
+    chosen = random.Random(1).sample(pairs, min(count, len(pairs)))
     for pair in chosen:
         print(
             json.dumps({k: v for k, v in asdict(pair).items() if k != "start"}, ensure_ascii=False)

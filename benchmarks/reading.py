@@ -1,4 +1,4 @@
-"""How well an adapter reads what it was never taught: another person's questions, with passages.
+"""How well passages are read by what never learned them: the reader, the base, other adapters.
 
     python benchmarks/reading.py ADAPTER_FOLDER … [--persona development-2]
 
@@ -15,7 +15,8 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from continual import streams  # noqa: E402
-from continual.home import BASE, PersonHome, precision  # noqa: E402
+from continual.home import BASE, Passages, PersonHome, precision  # noqa: E402
 from continual.probe import Probe, questions  # noqa: E402
 
 from acclimate.adapters import evaluate  # noqa: E402
@@ -33,29 +34,33 @@ from acclimate.adapters.base import load_base, load_lora  # noqa: E402
 from acclimate.adapters.prompt import Prompt  # noqa: E402
 
 
-class Reader:
-    """All of a person's stream, read, and the passages that retrieval shows beside a question."""
+class Home:
+    """All of a person's stream, read, and what retrieval finds for a question."""
 
     def __init__(self, person: streams.Stream, models: Path, root: Path) -> None:
         self.home, self.person = PersonHome(root, models), person
         for folder in person.rounds:
-            self.home.feed(folder)
-        self.shown: dict[str, list[str]] = {}
+            self.home.put(folder)
+        self.home.embed()
+        self.found: dict[str, Passages] = {}
 
-    def passages(self, question: str) -> list[str]:
+    def read(self, question: str) -> Passages:
         """Looked for once, however many models are asked."""
-        if question not in self.shown:
-            self.shown[question] = self.home.passages(question)
-        return self.shown[question]
+        if question not in self.found:
+            self.found[question] = self.home.read(question)
+        return self.found[question]
 
-    def found(self, last: int) -> dict[str, float]:
-        """Of each kind of question, the share with a passage that has the answer."""
+    def passages(self, question: str) -> Passages:
+        """The same without what the reader says."""
+        return replace(self.read(question), quote=None)
+
+    def share(self, texts: Callable[[Passages], Sequence[str]], last: int) -> dict[str, float]:
+        """Of each kind of question, the share where one of the texts has the answer."""
         flags: dict[str, list[bool]] = defaultdict(list)
         for fact in self.person.facts:
             for kind, question in questions(fact):
-                answers = fact.answers_after(last)
-                texts = self.passages(question)
-                flags[kind].append(any(streams.right(text, answers) for text in texts))
+                said = texts(self.read(question))
+                flags[kind].append(any(streams.right(t, fact.answers_after(last)) for t in said))
         return {kind: evaluate.share(found) for kind, found in flags.items()}
 
 
@@ -75,7 +80,7 @@ def main() -> int:
     base = load_base(args.models / BASE, precision(args.models))
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as root:
-        reader = Reader(person, args.models, Path(root))
+        home = Home(person, args.models, Path(root))
 
         def row(name: str, found: Mapping[str, Any]) -> None:
             shares = {kind: found[kind] for kind in ("exact", "reworded", "roundabout")}
@@ -84,14 +89,15 @@ def main() -> int:
             print(f"{name:40} {told}", flush=True)
 
         try:
-            row("shown", reader.found(last))
-            row("base", probe.facts(base, last, reader.passages))
+            row("shown", home.share(lambda found: found.near, last))
+            row("the reader", home.share(lambda found: [found.quote or ""], last))
+            row("base", probe.facts(base, last, home.passages))
             for folder in args.adapters:
                 model = load_lora(base, folder)
-                row(str(folder), probe.facts(model, last, reader.passages))
+                row(str(folder), probe.facts(model, last, home.passages))
                 model.unload()
         finally:
-            reader.home.close()
+            home.home.close()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"persona": args.persona, "rows": rows}, indent=1))
     return 0

@@ -41,12 +41,14 @@ from acclimate.daemon.inquire import Inquirer
 from acclimate.daemon.lock import HomeLock, Locked, boot_id
 from acclimate.daemon.notify import Notifier
 from acclimate.daemon.probation import Probation
+from acclimate.daemon.reader import Reader
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.rounds import Rounds
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.server import create_app
 from acclimate.daemon.switch import Switch
 from acclimate.daemon.token import load_or_create_token
+from acclimate.daemon.updates import Updates
 from acclimate.daemon.watch import Watcher
 from acclimate.store import ledger, receipts, sources
 from acclimate.store.db import Db
@@ -148,6 +150,7 @@ class Daemon:
         self.general = General(home.cache, embed, name)
         self.cueing = Cueing(self.db, embed, self.general)
         self.scoping = Scoping(home, embed, name, self.general, self.cueing, config.scope)
+        reader = Reader.shipped(self.embedder) if models.has_reader(config) else None
         self.rounds = Rounds(
             home,
             self.db,
@@ -158,6 +161,7 @@ class Daemon:
             self.base_sha256,
             self.scoping,
             self.cueing,
+            None if reader is None else Updates(self.db, embed, reader),
         )
         stack.callback(self.rounds.stop)
         self.schedule = schedule.Schedule(
@@ -190,6 +194,7 @@ class Daemon:
             inquirer=self.inquirer,
             scoping=self.scoping,
             cueing=self.cueing if config.scope.cues else None,
+            reader=reader if config.retrieval.wants_reader(base) else None,
         )
 
     def _inquirer(self, base: Path) -> Inquirer | None:
@@ -250,6 +255,7 @@ class Daemon:
             thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
             thread.start()
             stack.callback(thread.join, 2.0)
+        stack.callback(self.embedder.close)  # the vectors of many texts take seconds
         stack.callback(self.work.set)  # or it would sleep on for its seconds
         stack.callback(self.stopping.set)
 
@@ -277,7 +283,8 @@ class Daemon:
                 if self.engine.live != BASE and self.attachment.attached:
                     self.general.vectors()  # or the first question would wait for them
             except (AcclimateError, sqlite3.Error, OSError) as error:
-                log.warning("embedding_stopped", error=str(error))
+                if not self.stopping.is_set():
+                    log.warning("embedding_stopped", error=str(error))
                 self.stopping.wait(5.0)
 
     def _beat(self) -> None:

@@ -3,6 +3,7 @@
 Knows no HTTP. Replies are kept for feedback only: nothing here feeds the buffer or the index.
 """
 
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Prompt
+from acclimate.adapters.request import may_be_question
 from acclimate.daemon.contexts import BASE, LIVE
 from acclimate.daemon.cueing import Cue, Cueing, agreeing
 from acclimate.daemon.engine import Busy, Engine
+from acclimate.daemon.reader import Quote, Reader, quoting
 from acclimate.daemon.retrieve import Found, Retriever, question_of
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.scoping import Scoping
@@ -31,6 +34,12 @@ MAX_PROMPT_CHARS = 1_000_000
 DEFAULT_MAX_TOKENS = 512
 # A small model's likeliest words are its best ones; whoever wants variety asks for it.
 DEFAULT_TEMPERATURE = 0.0
+
+
+# Words that may stand for something said before.
+_POINTS_BACK = re.compile(
+    r"\b(he|him|his|she|hers?|it|its|they|them|their|that|this|there)\b", re.I
+)
 
 
 class BadRequest(AcclimateError):
@@ -158,7 +167,9 @@ class ChatRequest(BaseModel):
         """The messages as the chat template and the store take them."""
         return [{"role": m.role, "content": m.content} for m in self.messages]
 
-    def engine_request(self, tokens: Sequence[int], adapter: str) -> Request:
+    def engine_request(
+        self, tokens: Sequence[int], adapter: str, grammar: str | None = None
+    ) -> Request:
         """The request in tokens; what was not given is the engine's default."""
         sampled = ("top_k", "top_p", "min_p", "seed", "logit_bias")
         penalties = ("repeat_penalty", "frequency_penalty", "presence_penalty")
@@ -170,7 +181,7 @@ class ChatRequest(BaseModel):
             adapter=adapter,
             max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_MAX_TOKENS,
             stop=self.stop,
-            sampling=Sampling(temperature=temperature, **given),
+            sampling=Sampling(temperature=temperature, grammar=grammar, **given),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
@@ -185,6 +196,7 @@ class Reply:
     warnings: list[str] = field(default_factory=list)
     instead_of: str | None = None  # the live adapter, where the question lies outside its scope
     cue: str | None = None  # the taught question that was put behind it
+    quote: str | None = None  # the words of the first passage that the reply is made of
 
     @property
     def adapter(self) -> str:
@@ -196,7 +208,7 @@ class Completion:
     """Starts replies and keeps them. Every method blocks and may be called from any thread.
 
     Without a `scoping` the live adapter answers whatever "live" is asked; without a `cueing` as it
-    is asked.
+    is asked. Without a `reader` the model itself reads the passages that it is shown.
     """
 
     def __init__(
@@ -207,9 +219,11 @@ class Completion:
         prompt: Prompt,
         scoping: Scoping | None = None,
         cueing: Cueing | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self._scoping = scoping
         self._cueing = cueing
+        self._reader = reader
         self._db = db
         self._retriever = retriever
         self._engine = engine
@@ -230,11 +244,16 @@ class Completion:
         texts = [hit.text for hit in found.wider]
         passages, cue = agreeing(self._cues(adapter, messages), found.near, found.wider, texts)
         words = None if cue is None else cue.words
+        quote = None if cue else self._quote(messages, found, warnings)
+        if quote:
+            passages = [found.candidates[quote.at]]
+        said = None if quote is None else quote.text
+        grammar = None if quote is None else quoting(quote.text)
         cued = with_cue(messages, words)
         while True:
             tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
             try:
-                stream = self._engine.submit(asked.engine_request(tokens, adapter))
+                stream = self._engine.submit(asked.engine_request(tokens, adapter, grammar))
             except Busy:
                 raise
             except EngineError as error:
@@ -247,7 +266,7 @@ class Completion:
                     continue
                 code = "context_length_exceeded" if "tokens" in error.message else None
                 raise BadRequest(error.message, error.hint, param="messages", code=code) from None
-            return Reply(stream, asked, passages, warnings, instead_of, words)
+            return Reply(stream, asked, passages, warnings, instead_of, words, said)
 
     def finish(self, reply: Reply, text: str) -> dict[str, Any]:
         """Keep the exchange; what the answer's `acclimate` object says."""
@@ -255,6 +274,7 @@ class Completion:
             "adapter": reply.adapter,
             "instead_of": reply.instead_of,
             "cue": reply.cue,
+            "quote": reply.quote,
             "passages": [passage_of(hit) for hit in reply.passages],
             "message_id": None,
             "conversation_id": reply.asked.conversation,
@@ -289,13 +309,26 @@ class Completion:
     ) -> Found:
         wanted = asked.retrieval
         if not (self._retriever.settings.enabled if wanted is None else wanted):
-            return Found([], [])
+            return Found()
         try:
             return self._retriever.find(question_of(messages))
         except (AcclimateError, OSError, sqlite3.Error) as error:
             log.warning("retrieval_failed", error=str(error))
             warnings.append(f"answered without the notes: {error}")
-            return Found([], [])
+            return Found()
+
+    def _quote(
+        self, messages: Sequence[Mapping[str, str]], found: Found, warnings: list[str]
+    ) -> Quote | None:
+        """The words of a candidate that answer the last message, if it asks for a fact."""
+        if self._reader is None or found.vector is None or not stands_alone(messages):
+            return None
+        try:
+            return self._reader.answer(question_of(messages), found.vector, found.candidates)
+        except (AcclimateError, OSError) as error:
+            log.warning("reading_failed", error=str(error))
+            warnings.append(f"the passages were not read: {error}")
+            return None
 
     def _outside(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The live adapter, if these are nothing like what it was taught."""
@@ -315,6 +348,13 @@ class Completion:
             return self._prompt.encode_prompt(messages)
         except ModelError as error:
             raise BadRequest(error.message, error.hint, param="messages") from None
+
+
+def stands_alone(messages: Sequence[Mapping[str, str]]) -> bool:
+    """Whether the last message may be a question that needs none of those before it."""
+    asked = question_of(messages).strip()
+    earlier = any(message["role"] == "assistant" for message in messages)
+    return may_be_question(asked) and not (earlier and _POINTS_BACK.search(asked))
 
 
 def passage_of(hit: Hit) -> dict[str, Any]:

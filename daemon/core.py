@@ -18,6 +18,7 @@ from acclimate.daemon.engine import Engine
 from acclimate.daemon.forgetting import Asked, forget_all, receipt_of
 from acclimate.daemon.inquire import Inquirer
 from acclimate.daemon.naming import named
+from acclimate.daemon.reader import Reader
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.schedule import Schedule
 from acclimate.daemon.scoping import Scoping
@@ -73,6 +74,7 @@ class Core:
         inquirer: Inquirer | None = None,
         scoping: Scoping | None = None,
         cueing: Cueing | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.home = home
         self.config = config
@@ -86,6 +88,7 @@ class Core:
         self.inquirer = inquirer
         self.scoping = scoping
         self.cueing = cueing
+        self.reader = reader
         self.port: int | None = None  # once it is served
         self._on_sources = on_sources
         self.switch = switch or Switch(home, db, engine)
@@ -110,7 +113,15 @@ class Core:
     def _completion(self, engine: Engine) -> Completion:
         if self.prompt is None:
             raise NotRunning()
-        return Completion(self.db, self.retriever, engine, self.prompt, self.scoping, self.cueing)
+        return Completion(
+            self.db,
+            self.retriever,
+            engine,
+            self.prompt,
+            self.scoping,
+            self.cueing,
+            self.reader,
+        )
 
     def models(self) -> list[dict[str, Any]]:
         """What `model` may be: live, base, and every adapter that is whole."""

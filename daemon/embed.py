@@ -13,7 +13,7 @@ import numpy as np
 
 from acclimate.adapters import native
 from acclimate.adapters.native import llama_cpp
-from acclimate.daemon.llama import Context, Model
+from acclimate.daemon.llama import Adapter, Context, Model
 from acclimate.store.errors import EngineError
 
 # What all-MiniLM-L6-v2 was trained and measured with; chunks are about that long.
@@ -34,6 +34,7 @@ class Embedder:
         self._threads = threads
         self._model: Model | None = Model(path, mmap=mmap)
         self._users = 0
+        self._adapters: dict[Path, Adapter] = {}
         self._changed = threading.Condition()
         self.dimensions = self._model.width
         self._recent = lru_cache(RECENT)(lambda text: self._vectors([text]))
@@ -55,8 +56,47 @@ class Embedder:
                 model, tokens=size, batch=size, threads=self._threads, embeddings=True
             ) as context:
                 for row, tokens in enumerate(prompts):
+                    if self._model is not model:
+                        raise EngineError("the embedder is closed")
                     vectors[row] = self._embed(context, tokens)
         return vectors
+
+    def states(self, rows: Sequence[Sequence[int]], adapter: Path) -> list[np.ndarray]:
+        """Of each row of tokens, start and end included, their last vectors with a LoRA on the
+        model, (tokens, dimensions) float32. Raises EngineError, AdapterError.
+        """
+        found: list[np.ndarray] = []
+        size = max(map(len, rows), default=1)
+        with (
+            self._use() as model,
+            Context(
+                model,
+                self._adapter(model, adapter),
+                tokens=size,
+                batch=size,
+                threads=self._threads,
+                embeddings=True,
+                pooled=False,
+            ) as context,
+        ):
+            for tokens in rows:
+                if self._model is not model:
+                    raise EngineError("the embedder is closed")
+                if context.encode(tokens) != 0:
+                    raise EngineError(f"a text cannot be read: {native.complaint()}")
+                found.append(context.states(len(tokens)).copy())
+        return found
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a text, start and end included. Raises EngineError."""
+        with self._use() as model:
+            return model.vocabulary.tokenize(text)
+
+    def _adapter(self, model: Model, path: Path) -> Adapter:
+        with self._changed:  # once; the model frees it
+            if path not in self._adapters:
+                self._adapters[path] = Adapter(model, path, 1.0)
+            return self._adapters[path]
 
     def _embed(self, context: Context, tokens: list[int]) -> np.ndarray:
         if not tokens or context.encode(tokens) != 0:
@@ -84,7 +124,7 @@ class Embedder:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait for running calls, then free the model."""
+        """Ends running calls at their next text, then frees the model; twice does no harm."""
         with self._changed:
             model, self._model = self._model, None
             self._changed.wait_for(lambda: not self._users)

@@ -161,9 +161,11 @@ class Context:
         batch: int = 256,
         threads: int = 1,
         embeddings: bool = False,
+        pooled: bool = True,
         outputs: int | None = None,
     ) -> None:
-        """`outputs` bounds how many tokens of a batch have logits: by default one a sequence."""
+        """`outputs` bounds how many tokens of a batch have logits: by default one a sequence.
+        Of `embeddings` that are not `pooled` each token has its own (`states`)."""
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = tokens
         params.n_batch = params.n_ubatch = batch
@@ -172,12 +174,15 @@ class Context:
         params.kv_unified = True
         params.no_perf = True
         params.embeddings = embeddings
+        if not pooled:
+            params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
         if not embeddings:
             # Room for the logits of every batch token would be 50 MB with a large vocabulary.
             params.n_outputs_max = outputs or sequences
         self._threads = threads
         self.adapter = adapter
         self.vocabulary_size = model.vocabulary.size
+        self.width = model.width
         self.pointer = llama_cpp.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise EngineError(
@@ -242,6 +247,11 @@ class Context:
         """The logits of one output, (vocabulary,) float32: a view, valid until the next decode."""
         pointer = llama_cpp.llama_get_logits_ith(self.pointer, index)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+
+    def states(self, count: int) -> np.ndarray:
+        """The vectors of the first tokens of an encoded text, (count, width) float32: a view."""
+        pointer = llama_cpp.llama_get_embeddings(self.pointer)
+        return np.ctypeslib.as_array(pointer, shape=(count, self.width))
 
     def close(self) -> None:
         if self.pointer:

@@ -43,6 +43,7 @@ class Known:
     members: dict[str, str]
     licence: str
     change: str = ""  # of its weights: a shipped file
+    reader: bool = False  # whether the shipped reader is one of this embedder
 
     @property
     def sha256(self) -> str | None:
@@ -80,6 +81,7 @@ KNOWN = {
             },
             licence="Apache-2.0",
             change="embedder.safetensors",
+            reader=True,
         ),
     )
 }
@@ -271,6 +273,12 @@ def base_path(home: Home, config: Config) -> Path:
 def embedder_path(home: Home, config: Config) -> Path:
     """Where the configured embedder's file is, or would be."""
     return _path(home, config.models.embedder)
+
+
+def has_reader(config: Config) -> bool:
+    """Whether the configured embedder is the one that the shipped reader belongs to."""
+    known = KNOWN.get(config.models.embedder)
+    return known is not None and known.reader
 
 
 def base_sha256(home: Home, path: Path) -> str:

@@ -5,14 +5,16 @@ Knows the index and the embedder; knows no model, no chat template and no HTTP.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from acclimate.adapters.gguf_check import read_header
 from acclimate.store.chunk import sentences
 from acclimate.store.db import Db
 from acclimate.store.errors import EngineError
@@ -25,6 +27,7 @@ MAX_QUERY_CHARS = 2000
 CANDIDATES, WORDS_WEIGHT = 12, 0.1
 # How many passages may bear a cue out, and how near to the best each of them has to be.
 WIDER, WIDER_RELATIVE = 5, 0.8
+READ = 12  # passages that an answer is looked for in
 # Words of questions, which say nothing about what is asked.
 _QUESTION_WORDS = frozenset(
     re.findall(
@@ -50,6 +53,14 @@ class RetrievalConfig(BaseModel):
     min_similarity: float = Field(default=0.33, ge=-1, le=1)
     min_relative: float = Field(default=0.9, ge=0, le=1)
     min_words: float = Field(default=0.5, ge=0, le=1)
+    reader: Literal["auto", "on", "off"] = "auto"
+    reader_max_billion_parameters: float = Field(default=1.0, ge=0, le=1000)
+
+    def wants_reader(self, base: Path) -> bool:
+        """Whether answers are to be looked for in passages, for this base, a GGUF file."""
+        if self.reader == "auto":
+            return read_header(base).parameters < self.reader_max_billion_parameters * 1e9
+        return self.reader == "on"
 
 
 class TextEmbedder(Protocol):
@@ -60,10 +71,16 @@ class TextEmbedder(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """Passages worth showing, best first, and some more that may bear out what is thought."""
+    """Passages worth showing, best first, and some more that may bear out what is thought.
 
-    near: list[Hit]
-    wider: list[Hit]
+    `candidates` are the nearest by meaning alone, however near, each with its similarity as score;
+    `vector` is the query's, None where there are none.
+    """
+
+    near: list[Hit] = field(default_factory=list)
+    wider: list[Hit] = field(default_factory=list)
+    candidates: list[Hit] = field(default_factory=list)
+    vector: NDArray[np.float32] | None = None
 
 
 class Retriever:
@@ -101,33 +118,38 @@ class Retriever:
         """The same, and the next best beside them, each cut to `max_chars`."""
         query = query.strip()[:MAX_QUERY_CHARS]
         if not query:
-            return Found([], [])
+            return Found()
         vector = self._vector(query)
         # A question in other words than the answer's shares mostly its little ones with other
         # chunks, so that the ranking of words only names candidates here.
         hits = self._index.search(query, vector, CANDIDATES * self.settings.passages)
+        stale = outdated(self._db, [hit.chunk_id for hit in hits])
+        hits = [hit for hit in hits if hit.chunk_id not in stale]
         numbers = [hit.chunk_id for hit in hits]
         similarities = {} if vector is None else self._index.similarities(numbers, vector)
         fitting: list[tuple[float, Hit]] = []
+        similar: list[Hit] = []
         for hit in hits:
             words = shared_words(query, hit.text)
             score, floor, rank = words, self.settings.min_words, words
             if (similarity := similarities.get(hit.chunk_id)) is not None:
                 score, floor = similarity, self.settings.min_similarity
                 rank = similarity + WORDS_WEIGHT * words
+                similar.append(replace(hit, score=round(similarity, 4)))
             if score >= floor:
                 fitting.append((rank, replace(hit, score=round(score, 4))))
-        stale = outdated(self._db, [hit.chunk_id for _, hit in fitting])
-        fitting = [ranked for ranked in fitting if ranked[1].chunk_id not in stale]
+        similar.sort(key=lambda hit: -hit.score)
         fitting.sort(key=lambda ranked: -ranked[0])
-        if not fitting:
-            return Found([], [])
-        settings, best = self.settings, fitting[0][0]
+        settings, best = self.settings, fitting[0][0] if fitting else 0.0
         shown = fitting[: settings.passages]
         near = [hit for rank, hit in shown if rank >= settings.min_relative * best]
         wider = [hit for rank, hit in fitting[:WIDER] if rank >= WIDER_RELATIVE * best]
-        cut = [within([hit], settings.max_chars)[0] for hit in wider]
-        return Found(within(near, settings.max_chars), cut)
+        return Found(
+            within(near, settings.max_chars),
+            [within([hit], settings.max_chars)[0] for hit in wider],
+            similar[:READ],
+            vector,
+        )
 
     def embed_pending(self, batch: int = 16) -> int:
         """Give up to `batch` chunks their vectors; how many there were, 0 when all have theirs.

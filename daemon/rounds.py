@@ -42,6 +42,7 @@ from acclimate.daemon.engine import Engine
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
+from acclimate.daemon.updates import Updates
 from acclimate.store import buffer, ledger, receipts
 from acclimate.store.balance import Caps
 from acclimate.store.db import Db
@@ -120,6 +121,7 @@ class Rounds:
         base_sha256: str,
         scoping: Scoping | None = None,
         cueing: Cueing | None = None,
+        updates: Updates | None = None,
     ) -> None:
         self._home = home
         self._db = db
@@ -130,6 +132,7 @@ class Rounds:
         self._base_sha256 = base_sha256
         self._scoping = scoping
         self._cueing = cueing
+        self._updates = updates
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._relearn_next = False
@@ -142,12 +145,21 @@ class Rounds:
         """
         with self._lock:
             self._refuse()
-        study(self._db)  # takes its time where many notes are new: nobody waits for the lock
+        self._study()  # takes its time where many notes are new: nobody waits for the lock
         with self._lock:
             self._refuse()
             self._running = running = self._begin(reason)
             running.start()
         return running.round_id
+
+    def _study(self) -> None:
+        study(self._db)
+        if self._updates is None:
+            return
+        try:
+            self._updates.find()
+        except (AcclimateError, OSError) as error:  # what is new can be taught all the same
+            log.warning("updates_not_found", error=str(error))
 
     def _refuse(self) -> None:
         if self._closed:

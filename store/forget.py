@@ -158,6 +158,12 @@ def _take(db: Db, conn: sqlite3.Connection, wanted: Wanted, taken: _Taken) -> No
         examples += _forget_document(conn, document_id, taken)
     if wanted.matching:
         examples += _forget_matching(conn, wanted.matching, taken)
+    # What answers the question of one of them anew repeats that question.
+    rows = conn.execute(
+        "SELECT id FROM examples WHERE about IN (SELECT value FROM json_each(?)) AND reason != ?",
+        (ids(examples), FORGOTTEN),
+    )
+    examples += [row["id"] for row in rows.fetchall()]
     _forget_examples(db, conn, examples, taken)
 
 

@@ -326,6 +326,15 @@ CREATE TRIGGER examples_changed_under_cues AFTER UPDATE OF content ON examples B
 END;
 """
 
+# `about`: the example whose question this one answers anew.
+_UPDATES = """
+ALTER TABLE examples ADD COLUMN about INTEGER REFERENCES examples(id);
+CREATE INDEX examples_by_about ON examples(about) WHERE about IS NOT NULL;
+ALTER TABLE chunks ADD COLUMN compared INTEGER NOT NULL DEFAULT 0;
+UPDATE chunks SET compared = 1;
+CREATE INDEX chunks_not_compared ON chunks(id) WHERE compared = 0;
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -383,6 +392,10 @@ def m014_cues(db: Any) -> None:
     _run(db, _CUES)
 
 
+def m015_updates(db: Any) -> None:
+    _run(db, _UPDATES)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -398,6 +411,7 @@ STEPS = (
     m012_topics,
     m013_sentences,
     m014_cues,
+    m015_updates,
 )
 
 

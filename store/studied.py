@@ -87,8 +87,10 @@ def add(
     end_line: int,
     *,
     by_model: bool = False,
+    about: int | None = None,
 ) -> int:
-    """Put pairs beside those that a passage has already; how many are this note's own."""
+    """Put pairs beside those that a passage has already; how many are this note's own. With `about`
+    they answer the question of that example anew."""
     exchanges = [
         Exchange(part.line, ({"role": "user", "content": question},), answer)
         for question, answer, _ in pairs
@@ -96,7 +98,7 @@ def add(
     with db.write() as conn:
         buffer.add_document_examples(db, part.source_id, part.document_id, exchanges)
         return sum(
-            _tie(conn, part, exchange, weight, end_line, by_model)
+            _tie(conn, part, exchange, weight, end_line, by_model, about)
             for exchange, (_, _, weight) in zip(exchanges, pairs, strict=True)
         )
 
@@ -108,13 +110,22 @@ def _tie(
     weight: float,
     end_line: int,
     by_model: bool,
+    about: int | None,
 ) -> bool:
     """The example to its note, where no chat has said the same; the pair into retrieval."""
     row = conn.execute(
-        "UPDATE examples SET origin = 'note', chunk_id = ?, weight = ?,"
+        "UPDATE examples SET origin = 'note', chunk_id = ?, weight = ?, about = ?,"
         " state = iif(reason = ?, 'pending', state), reason = iif(reason = ?, '', reason)"
         " WHERE sha256 = ? AND document_id = ? AND content != '{}' RETURNING id",
-        (part.chunk_id, weight, NOTE_CHANGED, NOTE_CHANGED, exchange.sha256(), part.document_id),
+        (
+            part.chunk_id,
+            weight,
+            about,
+            NOTE_CHANGED,
+            NOTE_CHANGED,
+            exchange.sha256(),
+            part.document_id,
+        ),
     ).fetchone()
     if row is None:
         return False
@@ -124,7 +135,7 @@ def _tie(
     ).fetchone()[0]
     conn.execute(
         "INSERT INTO chunks(document_id, ordinal, text, start_line, end_line, derived_from,"
-        " studied, by_model) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        " studied, compared, by_model) VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?)",
         (
             part.document_id,
             ordinal,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from acclimate.daemon.cueing import Cue, Cueing
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.general import General
+from acclimate.daemon.reader import Reader
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
+from acclimate.daemon.updates import Updates
 from acclimate.store import buffer, ledger, sources
 from acclimate.store.balance import Caps
 from acclimate.store.db import Db
@@ -56,6 +58,16 @@ class Lived:
     reasons: list[str]
 
 
+@dataclass(frozen=True)
+class Passages:
+    """What is worth showing, what besides may bear a cue out, and words that answer by themselves
+    where no cue does."""
+
+    near: list[str]
+    wider: list[str]
+    quote: str | None = None
+
+
 class PersonHome:
     """One home in a folder of its own, made or opened again; `models` has base and embedder."""
 
@@ -80,6 +92,7 @@ class PersonHome:
         anchors.mkdir(exist_ok=True)
         if not linked.is_symlink():
             linked.symlink_to(anchors.resolve())
+        self.reader = Reader.shipped(self.embedder)
         embed = self.embedder.embed
         name = f"{EMBEDDER} {sha256_file(models / EMBEDDER)}"
         general = General(models / "anchors", embed, name)
@@ -95,6 +108,7 @@ class PersonHome:
             sha256,
             self.scoping,
             self.cueing,
+            Updates(self.db, embed, self.reader),
         )
         self.sources = {}
         for kind, folder in self.streams.items():
@@ -103,7 +117,7 @@ class PersonHome:
 
     def feed(self, folder: Path) -> None:
         """The files of one round appear in the watched folders."""
-        self.read(folder)
+        self.put(folder)
         study(self.db)
         self.embed()
 
@@ -114,7 +128,7 @@ class PersonHome:
         study(self.db)
         self.embed()
 
-    def read(self, folder: Path) -> None:
+    def put(self, folder: Path) -> None:
         """The same without studying what they say."""
         for part, kind in (("chats", "chat"), ("notes", "notes")):
             for file in sorted((folder / part).iterdir()):
@@ -132,14 +146,17 @@ class PersonHome:
         found = buffer.snapshot(self.db, limit=EVERYTHING, replay=0, caps=caps)
         return [*map(taught_of, found.new)]
 
-    def passages(self, question: str) -> list[str]:
-        """What retrieval puts beside a question."""
-        return [hit.text for hit in self.retriever.passages(question)]
-
-    def found(self, question: str) -> tuple[list[str], list[str]]:
-        """The same, and those besides that may bear a cue out."""
+    def passages(self, question: str) -> Passages:
+        """What retrieval finds for a question, for a model that is to read it."""
         found = self.retriever.find(question)
-        return [hit.text for hit in found.near], [hit.text for hit in found.wider]
+        return Passages([hit.text for hit in found.near], [hit.text for hit in found.wider])
+
+    def read(self, question: str) -> Passages:
+        """The same, with the words in it that answer the question."""
+        found, quote = self.retriever.find(question), None
+        if found.vector is not None:
+            quote = self.reader.answer(question, found.vector, found.candidates)
+        return replace(self.passages(question), quote=None if quote is None else quote.text)
 
     def inside(self, question: str) -> bool:
         """Whether the live adapter would answer a question; else the base does."""

@@ -41,7 +41,7 @@ def name(number: int) -> str:
 
 def exchange(number: int) -> dict[str, object]:
     """A line of a chat file: one fact, unlike any other of them."""
-    rng = random.Random(number)  # noqa: S311
+    rng = random.Random(number)
     who, kind, thing = name(number), rng.choice(_KINDS), rng.choice(_THINGS)
     where = f"{rng.choice(_SPOTS)} {rng.choice(_OWNERS)} in the {rng.choice(_PLACES)}"
     asked, told = rng.choice(
@@ -89,7 +89,7 @@ def _teach(person: PersonHome) -> bool:
     a, made_by = ledger.adapter(db, parent), ledger.rounds(db, limit=1)[0]
     round_id = ledger.start_round(db, parent, version, new, replay)
     ledger.publish(db, round_id, version, parent, a.sha256, 1.0, a.card, new, (), made_by.measures)
-    rng = random.Random(version)  # noqa: S311
+    rng = random.Random(version)
     buffer.set_surprise(db, round_id, {n: rng.expovariate(4.0) for n in new + replay})
     return True
 

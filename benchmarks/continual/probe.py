@@ -21,6 +21,8 @@ from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Anchor
 from acclimate.daemon.cueing import Cue, agreeing
+from acclimate.daemon.study import sentence
+from continual.home import Passages
 from continual.streams import Fact, Question, Stream, right
 
 REPLY_TOKENS = 20
@@ -29,8 +31,7 @@ GENERAL_TOKENS = 24
 DRIFT_TOKENS = 48
 BATCH = 80
 
-# What is worth showing, and what besides may bear a cue out.
-Passages = Callable[[str], tuple[Sequence[str], Sequence[str]]]
+PassagesOf = Callable[[str], Passages]
 Inside = Callable[[str], bool]
 CuesOf = Callable[[str], Sequence[Cue]]
 
@@ -61,7 +62,7 @@ class Probe:
         self.cues: CuesOf | None = None
 
     def say(
-        self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: Passages | None
+        self, model: torch.nn.Module, asked: Sequence[str], tokens: int, passages: PassagesOf | None
     ) -> list[str]:
         """Replies to single questions."""
         if self.inside is None or not isinstance(model, PeftModel):
@@ -78,26 +79,30 @@ class Probe:
         model: torch.nn.Module,
         asked: Sequence[str],
         tokens: int,
-        passages: Passages | None,
+        passages: PassagesOf | None,
         cues: CuesOf | None = None,
     ) -> list[str]:
-        if not asked:
-            return []
-        rows = []
-        for text in asked:
-            near, wider = ([], []) if passages is None else passages(text)
-            shown, found = agreeing([] if cues is None else cues(text), near, wider, wider)
-            messages = with_cue([{"role": "user", "content": text}], found and found.words)
+        rows: list[list[int]] = []
+        said: dict[int, str] = {}
+        for at, text in enumerate(asked):
+            read = Passages([], []) if passages is None else passages(text)
+            known = [] if cues is None else cues(text)
+            shown, cue = agreeing(known, read.near, read.wider, read.wider)
+            if cue is None and read.quote is not None:
+                said[at] = sentence(read.quote)
+                continue
+            messages = with_cue([{"role": "user", "content": text}], cue and cue.words)
             messages = with_passages(messages, shown)
             rows.append(self.prompt.encode_prompt(messages))
-        replies = anchors.generate(
+        replies = rows and anchors.generate(
             model,
             rows,
             max_tokens=tokens,
             end_ids=self.prompt.end_ids,
             batch=BATCH if passages is None else BATCH // 4,
         )
-        return [self.prompt.detokenize(reply.tokens) for reply in replies]
+        written = iter(self.prompt.detokenize(reply.tokens) for reply in replies)
+        return [said[at] if at in said else next(written) for at in range(len(asked))]
 
     def base(self, model: torch.nn.Module, general: list[Question], prompts: list[str]) -> Base:
         """What to compare with; `model` is the base without an adapter."""
@@ -127,7 +132,7 @@ class Probe:
         return {key: found[key] for key in ("exact", "reworded", "roundabout", "by_round")}
 
     def facts(
-        self, model: torch.nn.Module, round_number: int, passages: Passages | None = None
+        self, model: torch.nn.Module, round_number: int, passages: PassagesOf | None = None
     ) -> dict[str, Any]:
         """The columns that ask what the person said, with passages if there are any."""
         facts = [f for f in self.stream.facts if f.round <= round_number]

@@ -4,6 +4,7 @@ ACCLIMATE_TEST_MODELS must hold `minilm/` with model.safetensors, vocab.txt and 
 """
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,28 @@ def test_it_can_be_called_from_many_threads_and_closed(converted: Path) -> None:
     embedder.close()
     with pytest.raises(EngineError, match="closed"):
         embedder.embed(["x"])
+
+
+def test_closing_ends_a_running_call_at_its_next_text(converted: Path) -> None:
+    embedder = Embedder(converted)
+    ends: list[str] = []
+
+    def call() -> None:
+        started.set()
+        try:
+            embedder.embed([f"text {n}" for n in range(50_000)])  # minutes
+        except EngineError as error:
+            ends.append(error.message)
+
+    started = threading.Event()
+    thread = threading.Thread(target=call)
+    thread.start()
+    started.wait()
+    time.sleep(0.1)
+    embedder.close()
+    thread.join()
+    assert ends == ["the embedder is closed"]
+    embedder.close()
 
 
 def test_a_vocabulary_of_another_model_is_refused(source: Path, tmp_path: Path) -> None:

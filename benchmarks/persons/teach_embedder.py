@@ -1,6 +1,6 @@
 """Teaches the sentence embedder which questions about a person's own life mean the same.
 
-    python benchmarks/embedder/train.py --minilm FOLDER [--out adapters/data/embedder.safetensors]
+    python benchmarks/persons/teach_embedder.py [--minilm FOLDER]
 
 FOLDER has the original's model.safetensors and tokenizer.json (`make models` leaves them in
 .cache/models/minilm). The upper layers are trained by contrast: a question in other words, or a
@@ -137,7 +137,7 @@ def train(tower: Tower, people: Sequence[list[Fact]], epochs: float, rate: float
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, step / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
-        number = random.choice(range(len(people)))  # noqa: S311
+        number = random.choice(range(len(people)))
         facts = people[number]
         asked, own = [], []
         for n in random.sample(range(len(facts)), min(len(facts), ASKED)):

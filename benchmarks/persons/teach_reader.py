@@ -1,0 +1,371 @@
+"""Teaches the reader which words of a person's notes answer a question.
+
+    python benchmarks/persons/teach_reader.py [--minutes 25]
+
+Needs the models of `make models`, the changed embedder among them. The upper layers of a copy of
+the embedder give every word of a passage a vector; a question, by the vector that serving has of
+it, points at the first and the last word of its answer among all passages of one made-up person
+(phrase retrieval: Lee et al. 2021, arXiv:2012.12624), or at none: general questions and questions
+about other persons' lives have no answer there. What changed of the layers is written as a LoRA
+for llama.cpp, adapters/data/reader.gguf, the rest as adapters/data/reader.safetensors. The persons
+of the benchmark and of the demo are not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import BertConfig, BertModel
+
+from acclimate.adapters.embedder import changed, gguf_name
+from acclimate.adapters.shipped import shipped_file, shipped_lines
+from acclimate.adapters.study import short_reply
+from acclimate.daemon.embed import Embedder
+from acclimate.daemon.reader import WORD
+from acclimate.store.chunk import chunk_text
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = Path(__file__).resolve().parent
+Fact = dict[str, Any]  # plain, reply, note, reworded, roundabout
+Places = dict[int, list[tuple[int, int]]]  # fact → first and last word of its answer
+
+WIDTH, START, END = 384, 101, 102
+MOST_TOKENS = 256
+BOTTOM = 3  # layers that stay as they are, computed once for each text
+REWORDED, ROUNDABOUT = 2, 1  # questions of a fact in a step, beside the plain one
+OTHERS, GENERAL = 6, 14  # questions of a step without an answer: about others, about the world
+NOTED = 0.75  # of the steps: whole notes, lines and chats; the others: lines and chats
+LINES = 0.7  # of the facts that no note says: terse lines; the others: chats
+WARM_UP = 15  # steps
+HEADS_RATE = 3  # times that of the layers
+REPORTED = 60.0  # seconds from one line to the next
+GENERAL_FILES = ("anchor_prompts", "short_prompts", "everyday_prompts", "request_prompts")
+
+
+class Laid:
+    """A passage as tokens, and where its words are among them."""
+
+    def __init__(self, tokenizer: Tokenizer, text: str) -> None:
+        self.text = text
+        self.tokens, self.starts = [START], []
+        self.first: list[int] = []
+        self.last: list[int] = []
+        self.words: list[str] = []
+        for match in WORD.finditer(text):
+            piece = tokenizer.encode(match[0], add_special_tokens=False).ids
+            if len(self.tokens) + len(piece) >= MOST_TOKENS:
+                break
+            self.starts.append(match.start())
+            self.words.append(match[0].casefold())
+            self.first.append(len(self.tokens))
+            self.tokens += piece
+            self.last.append(len(self.tokens) - 1)
+        self.tokens.append(END)
+
+    def places(self, answer: str, behind: int = 0) -> list[tuple[int, int]]:
+        """First and last word of each place that has these words, behind so many characters."""
+        told = [match[0].casefold() for match in WORD.finditer(answer)]
+        size = len(told)
+        return [
+            (n, n + size - 1)
+            for n in range(len(self.words) - size + 1)
+            if told and self.words[n : n + size] == told and self.starts[n] >= behind
+        ]
+
+
+@dataclass
+class Person:
+    """The facts of one, and two collections of passages that say them."""
+
+    facts: list[Fact]
+    noted: list[tuple[Laid, Places]]
+    short: list[tuple[Laid, Places]]
+
+
+class Reader(nn.Module):
+    """Vectors of words, and what a question points at."""
+
+    def __init__(self, minilm: Path) -> None:
+        super().__init__()
+        config = BertConfig(
+            vocab_size=30522,
+            hidden_size=WIDTH,
+            num_hidden_layers=6,
+            num_attention_heads=12,
+            intermediate_size=1536,
+            attn_implementation="eager",
+        )
+        self.model = BertModel(config, add_pooling_layer=False).eval()
+        weights = changed(minilm / "model.safetensors", shipped_file("embedder.safetensors"))
+        self.before = {name: torch.tensor(array) for name, array in weights.items()}
+        self.model.load_state_dict(self.before, strict=False)
+        self.model.requires_grad_(False)
+        self.lower = self.model.encoder.layer[:BOTTOM]
+        self.upper = self.model.encoder.layer[BOTTOM:]
+        for parameter in self.upper.parameters():
+            parameter.requires_grad_(parameter.ndim == 2)  # a LoRA changes nothing else
+        self.first, self.last = (nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(2))
+        nn.init.eye_(self.first.weight)
+        nn.init.eye_(self.last.weight)
+        self.inner, self.outer = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+        self.none = nn.Linear(WIDTH, 1)
+        nn.init.zeros_(self.none.weight)
+        nn.init.constant_(self.none.bias, 5.0)
+        self.scale = nn.Parameter(torch.tensor(math.log(15.0)))
+        self.below: dict[str, Tensor] = {}
+
+    def heads(self) -> dict[str, nn.Parameter]:
+        """What is not of the layers."""
+        return {n: p for n, p in self.named_parameters() if not n.startswith("model.")}
+
+    @torch.no_grad()
+    def _lower(self, passage: Laid) -> Tensor:
+        if passage.text not in self.below:
+            hidden = self.model.embeddings(input_ids=torch.tensor([passage.tokens]))
+            for layer in self.lower:
+                hidden = _hidden(layer(hidden, torch.zeros(1, 1, 1, hidden.shape[1])))
+            self.below[passage.text] = hidden[0].half()
+        return self.below[passage.text].float()
+
+    def words(self, passages: Sequence[Laid]) -> tuple[Tensor, Tensor]:
+        """Of all words of all passages: as first and as last word, (words, WIDTH) each."""
+        states: list[Tensor] = [torch.empty(0)] * len(passages)
+        order = sorted(range(len(passages)), key=lambda n: len(passages[n].tokens))
+        for start in range(0, len(order), 8):
+            part = order[start : start + 8]
+            rows = [self._lower(passages[n]) for n in part]
+            hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            mask = torch.zeros(hidden.shape[:2])
+            for n, row in enumerate(rows):
+                mask[n, len(row) :] = -1e9
+            for layer in self.upper:
+                hidden = _hidden(layer(hidden, mask[:, None, None, :]))
+            for n, state in zip(part, hidden, strict=True):
+                states[n] = state
+        both = list(zip(states, passages, strict=True))
+        first = torch.cat([state[passage.first] for state, passage in both])
+        last = torch.cat([state[passage.last] for state, passage in both])
+        return functional.normalize(first, dim=-1), functional.normalize(last, dim=-1)
+
+    def loss(self, asked: Tensor, own: Sequence[Places | None], passages: Sequence[Laid]) -> Tensor:
+        """Of questions, (questions, WIDTH), each with the words that answer it in each passage."""
+        words = self.words(passages)
+        inner = functional.gelu(self.inner(asked), approximate="tanh")
+        pointing = asked + self.outer(inner)
+        total = torch.zeros(())
+        for side, head in enumerate((self.first, self.last)):
+            fits = functional.normalize(head(pointing), dim=-1) @ words[side].T * self.scale.exp()
+            fits = torch.cat([fits, self.none(asked)], 1)
+            right = torch.full_like(fits, -1e9)
+            for row, places in enumerate(own):
+                if places is None:
+                    right[row, -1] = 0
+                    continue
+                offset = 0
+                for n, passage in enumerate(passages):
+                    for place in places.get(n, ()):
+                        right[row, offset + place[side]] = 0
+                    offset += len(passage.words)
+            total = total + (fits.logsumexp(1) - (fits + right).logsumexp(1)).mean()
+        return total
+
+
+def _hidden(out: Any) -> Tensor:
+    found: Tensor = out[0] if isinstance(out, tuple) else out
+    return found
+
+
+def persons(tokenizer: Tokenizer) -> list[Person]:
+    """All made-up persons with their passages."""
+    facts: dict[tuple[str, int], list[Fact]] = {}
+    notes: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for kind, found in (("questions", facts), ("notes", notes)):
+        for path in sorted(HERE.glob(f"{kind}-*.jsonl")):
+            for line in path.read_text("utf-8").splitlines():
+                each = json.loads(line)
+                found.setdefault((path.stem[-2:], each["person"]), []).append(each)
+    return [_person(tokenizer, known, notes.get(key, [])) for key, known in facts.items()]
+
+
+def _person(tokenizer: Tokenizer, facts: list[Fact], notes: list[dict[str, Any]]) -> Person:
+    number = {fact["plain"]: n for n, fact in enumerate(facts)}
+    noted: list[tuple[Laid, Places]] = []
+    for note in notes:
+        for chunk in chunk_text(note["note"]):
+            passage = Laid(tokenizer, chunk.text)
+            found = {number[f["plain"]]: passage.places(f["answer"]) for f in note["facts"]}
+            noted.append((passage, {n: places for n, places in found.items() if places}))
+    said = {n for _, places in noted for n in places}
+    rest, every = [n for n in range(len(facts)) if n not in said], [*range(len(facts))]
+    random.shuffle(rest)
+    random.shuffle(every)
+    cuts = int(LINES * len(rest)), int(LINES * len(every))
+    noted += _lines(tokenizer, facts, rest[: cuts[0]]) + _chats(tokenizer, facts, rest[cuts[0] :])
+    short = _lines(tokenizer, facts, every[: cuts[1]]) + _chats(tokenizer, facts, every[cuts[1] :])
+    return Person(facts, noted, short)
+
+
+def _lines(
+    tokenizer: Tokenizer, facts: Sequence[Fact], which: Sequence[int]
+) -> list[tuple[Laid, Places]]:
+    """The terse notes of these facts, up to six in a passage."""
+    out, rest = [], [*which]
+    while rest:
+        size = random.randint(1, 6)
+        part, rest = rest[:size], rest[size:]
+        join = random.choice(["\n", "\n- ", "\n\n", " "])
+        passage = Laid(
+            tokenizer, ("- " if "-" in join else "") + join.join(facts[n]["note"] for n in part)
+        )
+        found = {}
+        for n in part:
+            answer = _short(facts[n])
+            bare = re.sub(r"^(the|an?) ", "", answer, flags=re.I)
+            found[n] = passage.places(answer) or passage.places(bare)
+        out.append((passage, {n: places for n, places in found.items() if places}))
+    return out
+
+
+def _chats(
+    tokenizer: Tokenizer, facts: Sequence[Fact], which: Sequence[int]
+) -> list[tuple[Laid, Places]]:
+    """These facts as exchanges, as retrieval shows them."""
+    out = []
+    for n in which:
+        question, reply = facts[n]["plain"], facts[n]["reply"]
+        passage = Laid(tokenizer, f"User: {question}\nAssistant: {reply}")
+        places = passage.places(_short(facts[n]), len("User: ") + len(question))
+        out.append((passage, {n: places} if places else {}))
+    return out
+
+
+def _short(fact: Fact) -> str:
+    return short_reply(fact["plain"], fact["reply"]).rstrip(".")
+
+
+def asked_of(fact: Fact) -> list[str]:
+    """Every question about a fact."""
+    return [fact["plain"], *fact["reworded"], *fact["roundabout"]]
+
+
+def teach(model: Reader, people: Sequence[Person], vectors: dict[str, Tensor], rate: float,
+          minutes: float) -> None:  # fmt: skip
+    """Adam with a cosine over the time; prints the loss as it goes."""
+    general = [text for name in GENERAL_FILES for text in shipped_lines(name)]
+    layers = [p for p in model.model.parameters() if p.requires_grad]
+    heads = [*model.heads().values()]
+    optimizer = torch.optim.AdamW(
+        [{"params": layers}, {"params": heads}], lr=rate, weight_decay=0.01
+    )
+    began, said, losses, order = time.monotonic(), 0.0, [], list[int]()
+    step = 0
+    while (spent := time.monotonic() - began) < 60 * minutes:
+        step += 1
+        part = spent / (60 * minutes)
+        now = rate * min(1, step / WARM_UP) * (1 + math.cos(math.pi * part)) / 2
+        for group, times in zip(optimizer.param_groups, (1, HEADS_RATE), strict=True):
+            group["lr"] = now * times
+        order = order or random.sample(range(len(people)), len(people))
+        person = people[order.pop()]
+        passages = person.noted if random.random() < NOTED else person.short
+        texts: list[str] = []
+        own: list[Places | None] = []
+        for n in sorted({n for _, places in passages for n in places}):
+            fact = person.facts[n]
+            places = {k: found[n] for k, (_, found) in enumerate(passages) if n in found}
+            forms = random.sample(fact["reworded"], REWORDED)
+            forms += [*random.sample(fact["roundabout"], ROUNDABOUT), fact["plain"]]
+            texts += forms
+            own += [places] * len(forms)
+        others = [p for p in random.sample(people, OTHERS) if p is not person]
+        texts += [random.choice(asked_of(random.choice(p.facts))) for p in others]
+        texts += random.sample(general, GENERAL)
+        own += [None] * (len(texts) - len(own))
+        loss = model.loss(
+            torch.stack([vectors[text] for text in texts]), own, [laid for laid, _ in passages]
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*layers, *heads], 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        if spent - said > REPORTED:
+            print(f"{spent:.0f} s, step {step}: loss {np.mean(losses):.3f}", flush=True)
+            said, losses = spent, []
+
+
+def write(model: Reader, rank: int, adapter: Path, heads: Path) -> None:
+    """What changed of each matrix as a product of two (SVD), and the heads; in half precision."""
+    writer = gguf.GGUFWriter(str(adapter), "bert")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)
+    for name, now in model.model.state_dict().items():
+        moved = now - model.before[name] if name in model.before else torch.zeros(1)
+        if moved.abs().max() < 1e-7:
+            continue
+        u, s, v = torch.linalg.svd(moved, full_matrices=False)
+        root = s[:rank].sqrt()
+        down, up = root[:, None] * v[:rank], u[:, :rank] * root
+        for half, part in (("lora_a", down), ("lora_b", up)):
+            array = np.ascontiguousarray(part.half().numpy())
+            writer.add_tensor(f"{gguf_name(name)}.{half}", array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = {name: p.detach().half().contiguous() for name, p in model.heads().items()}
+    found |= {"none.weight": found["none.weight"][0], "none.bias": found["none.bias"][0]}
+    save_file(found | {"scale": model.scale.detach().exp().half()}, heads)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--models", type=Path, default=ROOT / ".cache" / "models")
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--rate", type=float, default=2e-4)
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=ROOT / "adapters" / "data")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    random.seed(args.seed)
+    tokenizer = Tokenizer.from_file(str(args.models / "minilm" / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    people = persons(tokenizer)
+    texts = [text for name in GENERAL_FILES for text in shipped_lines(name)]
+    texts += [text for person in people for fact in person.facts for text in asked_of(fact)]
+    embedder = Embedder(args.models / "all-minilm-l6-v2.gguf", threads=args.threads)
+    try:
+        vectors = dict(zip(texts, torch.tensor(embedder.embed(texts)), strict=True))
+    finally:
+        embedder.close()
+    model = Reader(args.models / "minilm")
+    teach(model, people, vectors, args.rate, args.minutes)
+    write(model, args.rank, args.out / "reader.gguf", args.out / "reader.safetensors")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,219 @@
+"""The reader: which words of the person's own passages answer a question.
+
+A retriever and a reader (Chen et al. 2017, arXiv:1704.00051), the reader by phrase vectors (Lee et
+al. 2021, arXiv:2012.12624): each word of a passage has a vector, of the embedder with a LoRA on it,
+and a question points at the first and the last word of its answer. `benchmarks/persons` has taught
+it. Knows texts and vectors; knows no chunks, no index and no language model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from acclimate.adapters.grammar import stem
+from acclimate.adapters.shipped import shipped_file
+from acclimate.daemon.study import sentence
+from acclimate.store.index import Hit
+
+MOST_WORDS = 8  # of an answer
+MOST_TOKENS = 256  # of a passage
+LOOKED_AT = 10  # beginnings of answers in a passage
+NEARNESS = 10.0  # what the passage's similarity to the question counts beside the two words'
+KEPT = 48  # passages whose words are remembered
+
+WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
+# No answer goes over a line or the end of a sentence; "Mr. Penn" does not end one.
+_ENDS = re.compile(r"\n|[^\W\d_]{4,}[.!?;]\s|[()]")
+_BEGINS = frozenset("$£€#'\"")
+_LITTLE = frozenset("the a an my our your his her their of to in on at for with and".split())
+_JOINTS = frozenset("-.:/@")  # between letters or digits they make one word of two
+
+Vector = NDArray[np.float32]
+
+
+class TokenEncoder(Protocol):
+    """What is needed of `embed.Embedder`."""
+
+    def tokens(self, text: str) -> list[int]: ...
+
+    def states(self, rows: Sequence[Sequence[int]], adapter: Path) -> list[Vector]: ...
+
+
+@dataclass(frozen=True)
+class Quote:
+    """An answer: words of one of the texts. `score` is above 0 where it is likelier than none."""
+
+    at: int  # which of the texts
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of a passage: where they stand, and vectors of them as first and as last word."""
+
+    text: str
+    spans: list[tuple[int, int]]
+    first: Vector  # (words, dimensions)
+    last: Vector
+
+    def said(self, first: int, last: int) -> str:
+        return self.text[self.spans[first][0] : self.spans[last][1]]
+
+    def may_begin(self, word: int) -> bool:
+        at = self.spans[word][0]
+        letter, before = self.text[at], self.text[max(0, at - 2) : at]
+        whole = len(before) < 2 or not (before[0].isalnum() and before[1] in _JOINTS)
+        return whole and (letter.isalnum() or letter in _BEGINS)
+
+    def may_end(self, word: int) -> bool:
+        behind = self.text[self.spans[word][1] :][:2]
+        return len(behind) < 2 or not (behind[0] in _JOINTS and behind[1].isalnum())
+
+
+class Reader:
+    """Any thread may call it. `files` are those that `benchmarks/persons/reader.py` writes."""
+
+    def __init__(self, encoder: TokenEncoder, adapter: Path, heads: Path) -> None:
+        self._encoder = encoder
+        self._adapter = adapter
+        self._heads = {k: v.astype(np.float32) for k, v in load_file(heads).items()}
+        self._start, *_, self._end = encoder.tokens("a")
+        self._lock = Lock()
+        self._kept: OrderedDict[str, _Words] = OrderedDict()
+        self._pieces: dict[str, list[int]] = {}
+
+    @classmethod
+    def shipped(cls, encoder: TokenEncoder) -> Reader:
+        """The one that comes with the program, for the default embedder."""
+        return cls(encoder, shipped_file("reader.gguf"), shipped_file("reader.safetensors"))
+
+    def answer(self, question: str, vector: Vector, passages: Sequence[Hit]) -> Quote | None:
+        """The best answer that these have, each with its similarity as score; None where that none
+        of them has one is likelier. Raises EngineError, AdapterError.
+        """
+        near = [hit.score for hit in passages]
+        quotes = self.read(question, vector, [hit.text for hit in passages], near)
+        return quotes[0] if quotes and quotes[0].score > 0 else None
+
+    def read(
+        self, question: str, vector: Vector, texts: Sequence[str], nearness: Sequence[float]
+    ) -> list[Quote]:
+        """The best answer of each text to the question, whose vector this is, the best one first.
+
+        `nearness` is how near each text is to it (a cosine). Raises EngineError, AdapterError.
+        """
+        heads = self._heads
+        inner = heads["inner.weight"] @ vector + heads["inner.bias"]
+        asked = vector + heads["outer.weight"] @ _gelu(inner) + heads["outer.bias"]
+        first, last = (_unit(heads[f"{name}.weight"] @ asked) for name in ("first", "last"))
+        none = 2 * float(heads["none.weight"] @ vector + heads["none.bias"])
+        known = frozenset(_told(question))
+        quotes = []
+        for at, (words, near) in enumerate(zip(self._words(texts), nearness, strict=True)):
+            if found := _best(words, words.first @ first, words.last @ last, known):
+                text, fits = found
+                score = float(heads["scale"]) * fits
+                quotes.append((score + NEARNESS * near, Quote(at, text, score - none)))
+        quotes.sort(key=lambda ranked: -ranked[0])
+        return [quote for _, quote in quotes]
+
+    def _words(self, texts: Sequence[str]) -> list[_Words]:
+        with self._lock:
+            known = {text: self._kept[text] for text in texts if text in self._kept}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known |= zip(new, self._made(new), strict=True)
+        with self._lock:
+            for text in texts:
+                self._kept[text] = known[text]
+                self._kept.move_to_end(text)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return [known[text] for text in texts]
+
+    def _made(self, texts: Sequence[str]) -> list[_Words]:
+        laid = [self._laid(text) for text in texts]
+        states = self._encoder.states([tokens for tokens, _, _ in laid], self._adapter)
+        return [
+            _Words(
+                text,
+                spans,
+                _unit(state[[first for first, _ in places]]),
+                _unit(state[[last for _, last in places]]),
+            )
+            for text, (_, spans, places), state in zip(texts, laid, states, strict=True)
+        ]
+
+    def _laid(self, text: str) -> tuple[list[int], list[tuple[int, int]], list[tuple[int, int]]]:
+        """Tokens, words as places in the text, and the first and last token of each."""
+        tokens, spans, places = [self._start], [], []
+        for match in WORD.finditer(text):
+            piece = self._piece(match[0])
+            if len(tokens) + len(piece) >= MOST_TOKENS:
+                break
+            if piece:
+                spans.append(match.span())
+                places.append((len(tokens), len(tokens) + len(piece) - 1))
+                tokens += piece
+        return [*tokens, self._end], spans, places
+
+    def _piece(self, word: str) -> list[int]:
+        if word not in self._pieces:
+            if len(self._pieces) > 50_000:
+                self._pieces.clear()
+            self._pieces[word] = self._encoder.tokens(word)[1:-1]
+        return self._pieces[word]
+
+
+def quoting(words: str) -> str:
+    """A grammar (GBNF) for a reply of these words alone, as a sentence."""
+    said = sentence(words).replace("\\", "\\\\").replace('"', '\\"')
+    return f'root ::= "{said}"'
+
+
+def _best(words: _Words, first: Vector, last: Vector, known: Set[str]) -> tuple[str, float] | None:
+    """The words that fit best together, and how well; None where nothing may be an answer: what is
+    `known` from the question is none.
+    """
+    found: tuple[str, float] | None = None
+    for begin in np.argsort(-first, kind="stable")[:LOOKED_AT].tolist():
+        if not words.may_begin(begin):
+            continue
+        for end in range(begin, min(len(words.spans), begin + MOST_WORDS)):
+            said = words.said(begin, end)
+            if _ENDS.search(said):
+                break
+            if not words.may_end(end) or known >= {*_told(said)}:
+                continue
+            fits = float(first[begin] + last[end])
+            if found is None or fits > found[1]:
+                found = said, fits
+    return found
+
+
+def _told(text: str) -> list[str]:
+    """The words of a text in one spelling, without those that say little."""
+    words = (match[0] for match in WORD.finditer(text.casefold()) if match[0].isalnum())
+    return [stem(word) for word in words if word not in _LITTLE]
+
+
+def _unit(vectors: Vector) -> Vector:
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: Vector = vectors / np.maximum(norms, 1e-6)
+    return unit
+
+
+def _gelu(x: Vector) -> Vector:
+    """GELU (its tanh form)."""
+    out: Vector = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return out

@@ -1,0 +1,138 @@
+"""Updates: known questions that a new passage answers otherwise.
+
+A passage that says that something has changed is read for every question near to it that was
+answered before. Its answer, where it has a clear one, is taught under the old question, and so
+supersedes the old answer (`store.topics`). Knows texts and vectors; knows no language model.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from acclimate.adapters.questions import ECHOED
+from acclimate.adapters.topic import is_news
+from acclimate.daemon.general import Embed
+from acclimate.daemon.reader import Reader
+from acclimate.daemon.study import find_topics, sentence
+from acclimate.store import updates
+from acclimate.store.chunk import sentences
+from acclimate.store.db import Db
+from acclimate.store.index import CHUNK_SHARE
+from acclimate.store.studied import Unstudied
+from acclimate.store.topics import supersede
+
+log = structlog.get_logger(__name__)
+
+BATCH = 64
+# How near a passage must be to a question (as in `Index.similarities`), and how much likelier its
+# answer than none.
+NEAR, SURE = 0.45, 2.0
+ALIKE = 0.6  # two questions for the same thing (cosine)
+LOOKED_AT = 12  # questions for each passage
+
+_NUMBERS = (
+    "one two three four five six seven eight nine ten eleven twelve (?:thir|four|fif|six|seven"
+    "|eigh|nine)teen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half"
+    " quarter first second third \\w+th"
+)
+_NUMERIC = re.compile(rf"\d|\b(?:{'|'.join(_NUMBERS.split())})\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A known question that a passage answers otherwise."""
+
+    near: float
+    example: int
+    question: str
+    vector: NDArray[np.float32]
+    answer: str
+
+
+class Updates:
+    """Of one home. `embed` gives vectors of unit length, (texts, dimensions)."""
+
+    def __init__(self, db: Db, embed: Embed, reader: Reader) -> None:
+        self._db = db
+        self._embed = embed
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._made: dict[int, NDArray[np.float32]] = {}  # of examples that no round has given one
+
+    def find(self) -> int:
+        """Looks at every passage that came since the last call; how many updates there were.
+
+        Raises AcclimateError, sqlite3.Error.
+        """
+        count = 0
+        with self._lock:
+            while parts := updates.not_compared(self._db, BATCH):
+                for part in parts:
+                    if is_news(part.text):
+                        count += self._look(part)
+                updates.compared(self._db, [part.chunk_id for part in parts])
+            self._made.clear()
+        return count
+
+    def _look(self, part: Unstudied) -> bool:
+        vectors = self._embed([part.text, *sentences(part.text)])
+        known = updates.known_before(self._db, part.document_id, ECHOED, vectors.shape[1])
+        found: list[_Found] = []
+        for n in self._near(known, vectors):
+            question = known.questions[n]
+            vector = self._embed([question])[0]
+            near = similarity(vectors, vector)
+            quotes = self._reader.read(question, vector, [part.text], [near])
+            clear = near >= NEAR and quotes and quotes[0].score >= SURE
+            if clear and changes(known.told[n], quotes[0].text):
+                found.append(_Found(near, known.examples[n], question, vector, quotes[0].text))
+        if not found:
+            return False
+        # One passage answers one thing anew, however many questions ask for it.
+        best = max(found, key=lambda each: each.near)
+        new = [
+            each
+            for each in found
+            if each.answer == best.answer
+            and each.vector @ best.vector >= ALIKE
+            and updates.record(self._db, part, each.example, each.question, sentence(each.answer))
+        ]
+        if new:
+            find_topics(self._db)
+            supersede(self._db)
+            log.info("update_found", examples=[each.example for each in new])
+        return bool(new)
+
+    def _near(self, known: updates.Known, vectors: NDArray[np.float32]) -> Sequence[int]:
+        """Which questions are the nearest to any sentence; those without a vector get one first."""
+        if not known.examples:
+            return []
+        for n, example in enumerate(known.examples):
+            if not known.vectors[n].any():
+                if example not in self._made:
+                    self._made[example] = self._embed([known.questions[n]])[0]
+                known.vectors[n] = self._made[example]
+        near: NDArray[np.float32] = (known.vectors @ vectors.T).max(axis=1)
+        found: list[int] = np.argsort(-near, kind="stable")[:LOOKED_AT].tolist()
+        return found
+
+
+def similarity(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> float:
+    """Of a passage, whose own vector comes before those of its sentences, to a query."""
+    near: list[float] = (vectors @ query).tolist()
+    return CHUNK_SHARE * near[0] + (1 - CHUNK_SHARE) * max(near)
+
+
+def changes(before: str, now: str) -> bool:
+    """Whether an answer says something else than an earlier one, of the same kind."""
+    told_now = now.casefold().strip(" .!")
+    if told_now in before or before in told_now:
+        return False
+    return bool(_NUMERIC.search(before)) == bool(_NUMERIC.search(now))

@@ -1,0 +1,141 @@
+"""The shipped reader on the real embedder, and a reply that the real base is held to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from acclimate.adapters.passages import with_passages
+from acclimate.adapters.prompt import Prompt
+from acclimate.daemon.embed import Embedder
+from acclimate.daemon.engine import Engine
+from acclimate.daemon.reader import Quote, Reader, quoting
+from acclimate.daemon.sampling import Sampling
+from acclimate.daemon.stream import Request
+from acclimate.store.index import Hit
+
+DIARY = (
+    "Thursday. A proper workshop day for once, with the stove lit and nobody on the telephone until"
+    " eleven. The workshop cat, who is called Pickersgill, walked through the glue and then over"
+    " the order book. In the evening I walked along as far as the weir. Two herons, no luck."
+)
+LETTER = (
+    "Dear Hester, thank you for the eels. The new vicar, Mr. Oduya, came to ask what a call-out"
+    " costs and I told him 95 pounds, at which he sat down. My sister Maud moves to Leith in June."
+)
+LIST = "# Suppliers\n\nHide glue: one bag and a half\nBellows leather: from a tannery in Yeovil\n"
+TEXTS = [DIARY, LETTER, LIST]
+
+
+@pytest.fixture(scope="module")
+def embedder(real_models: Path) -> Iterator[Embedder]:
+    embedder = Embedder(real_models / "all-minilm-l6-v2.gguf")
+    yield embedder
+    embedder.close()
+
+
+@pytest.fixture(scope="module")
+def reader(embedder: Embedder) -> Reader:
+    return Reader.shipped(embedder)
+
+
+def answer(reader: Reader, embedder: Embedder, question: str, texts: list[str]) -> Quote | None:
+    vector = embedder.embed([question])[0]
+    near = embedder.embed(texts) @ vector
+    hits = [
+        Hit(n, text, "note.md", "notes", 1, 1, float(score))
+        for n, (text, score) in enumerate(zip(texts, near, strict=True))
+    ]
+    return reader.answer(question, vector, hits)
+
+
+@pytest.mark.parametrize(
+    ("question", "at", "said"),
+    [
+        ("What is our cat called?", 0, "Pickersgill"),
+        ("Who is our new vicar?", 1, "Oduya"),
+        ("How much do I charge for coming out?", 1, "95"),
+        ("Where does my bellows leather come from?", 2, "Yeovil"),
+        ("Somebody furry has walked over the order book. Whom do I scold?", 0, "Pickersgill"),
+    ],
+)
+def test_it_finds_the_words_that_answer(
+    reader: Reader, embedder: Embedder, question: str, at: int, said: str
+) -> None:
+    found = answer(reader, embedder, question, TEXTS)
+    assert found is not None
+    assert (found.at, said in found.text) == (at, True)
+    assert found.text in TEXTS[at]
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["What is the capital of France?", "Why is the sky blue?", "How do I boil an egg?"],
+)
+def test_it_has_no_answer_to_what_notes_do_not_say(
+    reader: Reader, embedder: Embedder, question: str
+) -> None:
+    assert answer(reader, embedder, question, TEXTS) is None
+
+
+def test_what_the_question_says_is_no_answer(reader: Reader, embedder: Embedder) -> None:
+    texts = ["My cat Pickersgill."]
+    vector = embedder.embed(["What is Pickersgill?"])[0]
+    (found,) = reader.read("What is Pickersgill?", vector, texts, [0.5])
+    assert found.text != "Pickersgill"
+    assert reader.read("My cat Pickersgill?", vector, texts, [0.5]) == []
+
+
+def test_nothing_is_read_in_no_texts(reader: Reader, embedder: Embedder) -> None:
+    vector = embedder.embed(["Who?"])[0]
+    assert reader.answer("Who?", vector, []) is None
+    assert reader.read("Who?", vector, ["", " \n", "…"], [0.0, 0.0, 0.0]) == []
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(text=st.text(max_size=400), question=st.text(min_size=1, max_size=80))
+def test_any_text_can_be_read(reader: Reader, embedder: Embedder, text: str, question: str) -> None:
+    vector = embedder.embed(["What is my cat called?"])[0]
+    for quote in reader.read(question, vector, [text], [0.1]):
+        assert quote.text
+        assert quote.text in text
+        assert "\n" not in quote.text
+
+
+def test_a_passage_reads_the_same_beside_others(reader: Reader, embedder: Embedder) -> None:
+    question = "What is our cat called?"
+    alone, beside = (answer(reader, embedder, question, texts) for texts in ([DIARY], TEXTS))
+    assert alone is not None
+    assert beside is not None
+    assert alone.text == beside.text
+    assert alone.score == pytest.approx(beside.score, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "reply"),
+    [
+        ("the Old Foundry", "The Old Foundry."),
+        ('a "quoted" \\ thing', 'A "quoted" \\ thing.'),
+        ("naïve café №5, 東京", "Naïve café №5, 東京."),
+        ("95 pounds.", "95 pounds."),
+    ],
+)
+def test_the_reply_is_made_of_the_words(real_models: Path, words: str, reply: str) -> None:
+    base = real_models / "smollm2-135m-instruct.gguf"
+    prompt = Prompt.from_gguf(base)
+    engine = Engine(base, context_tokens=512, threads=1)
+    engine.start()
+    try:
+        asked = with_passages([{"role": "user", "content": "What is it?"}], [f"It is {words}."])
+        sampling = Sampling(grammar=quoting(words))
+        stream = engine.submit(
+            Request(prompt.encode_prompt(asked), max_tokens=64, sampling=sampling)
+        )
+        assert stream.text() == reply
+        assert stream.finish_reason == "stop"
+    finally:
+        engine.stop()
