@@ -48,6 +48,7 @@ class Example:
     weight: float  # how much worth learning, 0 to 1; of what was said always 1
     topic: str | None  # what its question is about, see `topics`; None before that was looked at
     told: str  # what the reply says about it
+    about: int | None  # the earlier example whose question it answers anew
     passage: str | None  # the passage's text
 
 
