@@ -174,6 +174,7 @@ class Reply:
     adapter: str | None = None
     instead_of: str | None = None
     cue: str | None = None
+    quote: str | None = None
     passages: list[dict[str, Any]] = field(default_factory=list)
     message_id: str | None = None
     conversation_id: str | None = None
@@ -201,6 +202,7 @@ class Reply:
         if about := event.get("acclimate"):
             self.instead_of = about.get("instead_of")
             self.cue = about.get("cue")
+            self.quote = about.get("quote")
             self.passages = about.get("passages") or self.passages
             self.message_id = about.get("message_id", self.message_id)
             self.conversation_id = about.get("conversation_id", self.conversation_id)
@@ -211,6 +213,7 @@ class Reply:
             "adapter": self.adapter,
             "instead_of": self.instead_of,
             "cue": self.cue,
+            "quote": self.quote,
             "passages": self.passages,
             "message_id": self.message_id,
             "conversation_id": self.conversation_id,

@@ -28,12 +28,12 @@ from acclimate.store.index import Hit
 MOST_WORDS = 8  # of an answer
 MOST_TOKENS = 256  # of a passage
 LOOKED_AT = 10  # beginnings of answers in a passage
-NEARNESS = 10.0  # what the passage's similarity to the question counts beside the two words'
+NEARNESS = 20.0  # what the passage's similarity to the question counts beside the two words'
 KEPT = 48  # passages whose words are remembered
 
 WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
 # No answer goes over a line or the end of a sentence; "Mr. Penn" does not end one.
-_ENDS = re.compile(r"\n|[^\W\d_]{4,}[.!?;]\s|[()]")
+_ENDS = re.compile(r"[\x00-\x1f\x7f]|[^\W\d_]{4,}[.!?;]\s|[()]")
 _BEGINS = frozenset("$£€#'\"")
 _LITTLE = frozenset("the a an my our your his her their of to in on at for with and".split())
 _JOINTS = frozenset("-.:/@")  # between letters or digits they make one word of two
@@ -64,8 +64,8 @@ class _Words:
 
     text: str
     spans: list[tuple[int, int]]
-    first: Vector  # (words, dimensions)
-    last: Vector
+    first: NDArray[np.float16]  # (words, dimensions)
+    last: NDArray[np.float16]
 
     def said(self, first: int, last: int) -> str:
         return self.text[self.spans[first][0] : self.spans[last][1]]
@@ -121,7 +121,11 @@ class Reader:
         known = frozenset(_told(question))
         quotes = []
         for at, (words, near) in enumerate(zip(self._words(texts), nearness, strict=True)):
-            if found := _best(words, words.first @ first, words.last @ last, known):
+            fits_first, fits_last = (
+                vectors.astype(np.float32) @ pointing
+                for vectors, pointing in ((words.first, first), (words.last, last))
+            )
+            if found := _best(words, fits_first, fits_last, known):
                 text, fits = found
                 score = float(heads["scale"]) * fits
                 quotes.append((score + NEARNESS * near, Quote(at, text, score - none)))
@@ -148,8 +152,8 @@ class Reader:
             _Words(
                 text,
                 spans,
-                _unit(state[[first for first, _ in places]]),
-                _unit(state[[last for _, last in places]]),
+                _unit(state[[first for first, _ in places]]).astype(np.float16),
+                _unit(state[[last for _, last in places]]).astype(np.float16),
             )
             for text, (_, spans, places), state in zip(texts, laid, states, strict=True)
         ]

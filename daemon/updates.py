@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +29,9 @@ from acclimate.store.topics import supersede
 
 log = structlog.get_logger(__name__)
 
-BATCH = 64
+BATCH = 16
+MOST = 256  # passages that one call reads: a tenth of a second each
+MOST_EMBEDDED = 2000  # questions that wait for their first round, the latest ones
 # How near a passage must be to a question (as in `Index.similarities`), and how much likelier its
 # answer than none.
 NEAR, SURE = 0.45, 2.0
@@ -64,28 +65,34 @@ class Updates:
         self._embed = embed
         self._reader = reader
         self._lock = threading.Lock()
-        self._made: dict[int, NDArray[np.float32]] = {}  # of examples that no round has given one
 
     def find(self) -> int:
-        """Looks at every passage that came since the last call; how many updates there were.
-
-        Raises AcclimateError, sqlite3.Error.
+        """Looks at the passages that came since the last call, and reads at most `MOST` of them;
+        how many brought an update. Raises AcclimateError, sqlite3.Error.
         """
-        count = 0
+        count, read, known = 0, 0, None
         with self._lock:
-            while parts := updates.not_compared(self._db, BATCH):
+            while read < MOST and (parts := updates.not_compared(self._db, BATCH)):
                 for part in parts:
                     if is_news(part.text):
-                        count += self._look(part)
+                        known = known or self._known()
+                        count += self._look(part, known)
+                        read += 1
                 updates.compared(self._db, [part.chunk_id for part in parts])
-            self._made.clear()
         return count
 
-    def _look(self, part: Unstudied) -> bool:
+    def _known(self) -> updates.Known:
+        """With a vector for the latest of those that no round has given one yet."""
+        found = updates.known(self._db, ECHOED, self._embed(["a"]).shape[1])
+        bare = np.flatnonzero(~found.vectors.any(axis=1))[:MOST_EMBEDDED]
+        if len(bare):
+            found.vectors[bare] = self._embed([found.questions[n] for n in bare])
+        return found
+
+    def _look(self, part: Unstudied, known: updates.Known) -> bool:
         vectors = self._embed([part.text, *sentences(part.text)])
-        known = updates.known_before(self._db, part.document_id, ECHOED, vectors.shape[1])
         found: list[_Found] = []
-        for n in self._near(known, vectors):
+        for n in _nearest(known, vectors, part.document_id):
             question = known.questions[n]
             vector = self._embed([question])[0]
             near = similarity(vectors, vector)
@@ -110,18 +117,13 @@ class Updates:
             log.info("update_found", examples=[each.example for each in new])
         return bool(new)
 
-    def _near(self, known: updates.Known, vectors: NDArray[np.float32]) -> Sequence[int]:
-        """Which questions are the nearest to any sentence; those without a vector get one first."""
-        if not known.examples:
-            return []
-        for n, example in enumerate(known.examples):
-            if not known.vectors[n].any():
-                if example not in self._made:
-                    self._made[example] = self._embed([known.questions[n]])[0]
-                known.vectors[n] = self._made[example]
-        near: NDArray[np.float32] = (known.vectors @ vectors.T).max(axis=1)
-        found: list[int] = np.argsort(-near, kind="stable")[:LOOKED_AT].tolist()
-        return found
+
+def _nearest(known: updates.Known, vectors: NDArray[np.float32], document: int) -> list[int]:
+    """Which questions of earlier documents are the nearest to any of these."""
+    earlier = np.flatnonzero(known.documents < document)
+    near: NDArray[np.float32] = (known.vectors[earlier] @ vectors.T).max(axis=1, initial=-1.0)
+    found: list[int] = earlier[np.argsort(-near, kind="stable")[:LOOKED_AT]].tolist()
+    return found
 
 
 def similarity(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> float:

@@ -86,6 +86,8 @@ def why(reply: "Reply") -> RenderableType:
         head.append(f": this is nothing like what {reply.instead_of} was taught")
     if reply.cue:
         head.append(f"\nwith the question that it was taught: {reply.cue}")
+    if reply.quote:
+        head.append("\nin the words of the passage, which were found to answer the question")
     if reply.finish_reason is None:
         return Group(head, Text("stopped before it said which passages it used", style="dim"))
     if not reply.passages:

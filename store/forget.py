@@ -160,7 +160,10 @@ def _take(db: Db, conn: sqlite3.Connection, wanted: Wanted, taken: _Taken) -> No
         examples += _forget_matching(conn, wanted.matching, taken)
     # What answers the question of one of them anew repeats that question.
     rows = conn.execute(
-        "SELECT id FROM examples WHERE about IN (SELECT value FROM json_each(?)) AND reason != ?",
+        "WITH RECURSIVE anew(id) AS ("
+        "  SELECT id FROM examples WHERE about IN (SELECT value FROM json_each(?))"
+        "  UNION SELECT e.id FROM examples e JOIN anew ON e.about = anew.id"
+        ") SELECT id FROM examples WHERE id IN (SELECT id FROM anew) AND reason != ?",
         (ids(examples), FORGOTTEN),
     )
     examples += [row["id"] for row in rows.fetchall()]

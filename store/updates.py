@@ -22,10 +22,11 @@ MOST = 20_000  # questions, the latest ones
 
 @dataclass(frozen=True)
 class Known:
-    """Questions that were answered, (n,) each: `told` is the bare answer; `vectors` (n, D), of unit
-    length, with zeros where an example has none yet."""
+    """Questions that were answered, (n,) each: in which documents, and with which bare answer;
+    `vectors` (n, D), of unit length, with zeros where an example has none yet."""
 
     examples: list[int]
+    documents: NDArray[np.int64]
     questions: list[str]
     told: list[str]
     vectors: NDArray[np.float32]
@@ -52,23 +53,22 @@ def compared(db: Db, chunk_ids: Iterable[int]) -> None:
         )
 
 
-def known_before(db: Db, document_id: int, least_weight: float, width: int) -> Known:
-    """What documents before this one have answered, whether it still holds or not.
+def known(db: Db, least_weight: float, width: int) -> Known:
+    """What was answered, whether it still holds or not, the latest first.
 
     Without what study found less worth learning than `least_weight`.
     """
     rows = (
         db.read()
         .execute(
-            "SELECT e.id, json_extract(e.content, '$.messages[#-2].content') AS question, e.told,"  # noqa: S608
-            " c.vector FROM examples e LEFT JOIN cues c ON c.example_id = e.id"
+            "SELECT e.id, e.document_id, e.told, c.vector,"  # noqa: S608
+            " json_extract(e.content, '$.messages[#-2].content') AS question"
+            " FROM examples e LEFT JOIN cues c ON c.example_id = e.id"
             " WHERE (e.state IN ('pending', 'held-out', 'learned') OR instr(e.reason, ?) = 1)"
-            " AND e.kind = 'exchange'"
-            f" AND e.{TEACHABLE} AND e.content != '{{}}' AND e.document_id < ? AND e.told != ''"
-            " AND e.topic != '' AND e.weight >= ?"
-            " AND json_array_length(e.content, '$.messages') = 2"
-            " ORDER BY e.id DESC LIMIT ?",
-            (SUPERSEDED, document_id, least_weight, MOST),
+            f" AND e.kind = 'exchange' AND e.{TEACHABLE} AND e.content != '{{}}'"
+            " AND e.document_id IS NOT NULL AND e.told != '' AND e.topic != '' AND e.weight >= ?"
+            " AND json_array_length(e.content, '$.messages') = 2 ORDER BY e.id DESC LIMIT ?",
+            (SUPERSEDED, least_weight, MOST),
         )
         .fetchall()
     )
@@ -78,6 +78,7 @@ def known_before(db: Db, document_id: int, least_weight: float, width: int) -> K
             vectors[n] = np.frombuffer(row["vector"], np.float16)
     return Known(
         [row["id"] for row in rows],
+        np.array([row["document_id"] for row in rows], np.int64),
         [row["question"] for row in rows],
         [row["told"] for row in rows],
         vectors,

@@ -50,8 +50,8 @@ MOST_TOKENS = 256
 BOTTOM = 3  # layers that stay as they are, computed once for each text
 REWORDED, ROUNDABOUT = 2, 1  # questions of a fact in a step, beside the plain one
 OTHERS, GENERAL = 6, 14  # questions of a step without an answer: about others, about the world
-NOTED = 0.75  # of the steps: whole notes, lines and chats; the others: lines and chats
-LINES = 0.7  # of the facts that no note says: terse lines; the others: chats
+NOTED = 0.8  # of the steps: whole notes, lines and chats; the others: lines and chats
+LINES = 0.7  # of the facts that no note of a step says: terse lines; the others: chats
 WARM_UP = 15  # steps
 HEADS_RATE = 3  # times that of the layers
 REPORTED = 60.0  # seconds from one line to the next
@@ -91,10 +91,11 @@ class Laid:
 
 @dataclass
 class Person:
-    """The facts of one, and two collections of passages that say them."""
+    """The facts of one, and collections of passages that say all of them: some with half of the
+    notes each, one without."""
 
     facts: list[Fact]
-    noted: list[tuple[Laid, Places]]
+    noted: list[list[tuple[Laid, Places]]]
     short: list[tuple[Laid, Places]]
 
 
@@ -207,20 +208,29 @@ def persons(tokenizer: Tokenizer) -> list[Person]:
 
 def _person(tokenizer: Tokenizer, facts: list[Fact], notes: list[dict[str, Any]]) -> Person:
     number = {fact["plain"]: n for n, fact in enumerate(facts)}
-    noted: list[tuple[Laid, Places]] = []
-    for note in notes:
-        for chunk in chunk_text(note["note"]):
-            passage = Laid(tokenizer, chunk.text)
-            found = {number[f["plain"]]: passage.places(f["answer"]) for f in note["facts"]}
-            noted.append((passage, {n: places for n, places in found.items() if places}))
-    said = {n for _, places in noted for n in places}
-    rest, every = [n for n in range(len(facts)) if n not in said], [*range(len(facts))]
-    random.shuffle(rest)
-    random.shuffle(every)
-    cuts = int(LINES * len(rest)), int(LINES * len(every))
-    noted += _lines(tokenizer, facts, rest[: cuts[0]]) + _chats(tokenizer, facts, rest[cuts[0] :])
-    short = _lines(tokenizer, facts, every[: cuts[1]]) + _chats(tokenizer, facts, every[cuts[1] :])
-    return Person(facts, noted, short)
+    random.shuffle(notes)
+    half = len(notes) // 2
+    noted = []
+    for part in (notes[:half], notes[half:]):
+        passages: list[tuple[Laid, Places]] = []
+        for note in part:
+            for chunk in chunk_text(note["note"]):
+                laid = Laid(tokenizer, chunk.text)
+                found = {number[f["plain"]]: laid.places(f["answer"]) for f in note["facts"]}
+                passages.append((laid, {n: places for n, places in found.items() if places}))
+        said = {n for _, places in passages for n in places}
+        rest = [n for n in range(len(facts)) if n not in said]
+        noted.append(passages + _tersely(tokenizer, facts, rest))
+    return Person(facts, noted, _tersely(tokenizer, facts, [*range(len(facts))]))
+
+
+def _tersely(
+    tokenizer: Tokenizer, facts: Sequence[Fact], which: list[int]
+) -> list[tuple[Laid, Places]]:
+    """These facts in terse lines and in chats."""
+    random.shuffle(which)
+    cut = int(LINES * len(which))
+    return _lines(tokenizer, facts, which[:cut]) + _chats(tokenizer, facts, which[cut:])
 
 
 def _lines(
@@ -285,7 +295,7 @@ def teach(model: Reader, people: Sequence[Person], vectors: dict[str, Tensor], r
             group["lr"] = now * times
         order = order or random.sample(range(len(people)), len(people))
         person = people[order.pop()]
-        passages = person.noted if random.random() < NOTED else person.short
+        passages = random.choice(person.noted) if random.random() < NOTED else person.short
         texts: list[str] = []
         own: list[Places | None] = []
         for n in sorted({n for _, places in passages for n in places}):

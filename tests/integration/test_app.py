@@ -348,6 +348,31 @@ def test_a_start_that_is_killed_once_loses_no_adapter(
     assert start().ask("live")["acclimate"]["adapter"] == "v0001"
 
 
+# Answers out of notes
+
+
+def test_an_answer_is_quoted_from_a_note(start: Daemons) -> None:
+    daemon = start()
+    note = "The workshop cat, who is called Pickersgill, walked through the glue. Two herons."
+    daemon.call("POST", "/v1/examples", {"name": "thursday.md", "text": note})
+
+    def ask(**more: Any) -> Any:
+        return daemon.ask("base", 32, "What is the name of our cat?", retrieval=True, **more)
+
+    said = until(lambda: (reply := ask())["acclimate"]["quote"] and reply)  # once it has a vector
+    assert said["choices"][0]["message"]["content"] == "Pickersgill."
+    assert said["choices"][0]["finish_reason"] == "stop"
+    assert [p["path"] for p in said["acclimate"]["passages"]] == ["thursday.md"]
+    streamed = list(daemon.stream("base", 32, "What is the name of our cat?", retrieval=True))
+    pieces = [event["choices"][0]["delta"].get("content") or "" for event in streamed]
+    assert "".join(pieces) == "Pickersgill."
+    assert ask(temperature=1.5)["choices"][0]["message"]["content"] == "Pickersgill."
+    other = daemon.ask("base", 8, "Why is the sky blue?", retrieval=True)
+    assert other["acclimate"]["quote"] is None
+    shut = daemon.ask("base", 8, "What is the name of our cat?", retrieval=False)
+    assert shut["acclimate"]["quote"] is None
+
+
 # The drive
 
 

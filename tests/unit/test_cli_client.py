@@ -59,6 +59,7 @@ ABOUT = {
     "adapter": "v0001",
     "instead_of": None,
     "cue": "Where is x?",
+    "quote": None,
     "passages": [{"path": "a.md", "start_line": 1, "end_line": 2, "score": 1.0, "text": "x"}],
     "message_id": "m",
     "conversation_id": "c",
