@@ -63,13 +63,18 @@ class Cue:
     """A taught question, and the bare answer that it was taught with, which the model is not told.
 
     `words` is what stands behind the question that was asked; None where that is the taught one.
-    `sure`: near enough to count by itself, and not only where a passage bears it out.
+    `near` is how near it is (a cosine).
     """
 
     question: str
     answer: str
     words: str | None
-    sure: bool = True
+    near: float = 1.0
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is near enough to count by itself, and not only where a passage bears it out."""
+        return self.near >= MIN_SIMILARITY
 
     def said_in(self, texts: Sequence[str]) -> int | None:
         """Which of the texts, the first of them, has the answer; None where none has."""
@@ -187,7 +192,7 @@ class Cueing:
         if not known.asks[first]:
             return []
         others = [at for at in best if at != first and known.asks[at]]
-        return [_cue(asked, *said[int(at)], near[at] >= MIN_SIMILARITY) for at in (first, *others)]
+        return [_cue(asked, *said[int(at)], near[at]) for at in (first, *others)]
 
     def _of(self, adapter: str) -> cues.Cues:
         with self._lock:
@@ -199,10 +204,10 @@ class Cueing:
             return found
 
 
-def _cue(asked: str, question: str, reply: str, sure: bool) -> Cue:
+def _cue(asked: str, question: str, reply: str, near: float) -> Cue:
     question, reply = question.strip(), reply.strip()
     same = _bare(question) == _bare(asked)
-    return Cue(question, study.short_reply(question, reply), None if same else question, bool(sure))
+    return Cue(question, study.short_reply(question, reply), None if same else question, float(near))
 
 
 def _near(known: cues.Cues, vector: NDArray[np.float32]) -> NDArray[np.float32]:
