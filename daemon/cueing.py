@@ -36,6 +36,9 @@ log = structlog.get_logger(__name__)
 
 # Of a cue to what is asked (cosine): by itself, and where a passage bears it out.
 MIN_SIMILARITY, MIN_BORNE_OUT = 0.4, 0.3
+# Of the nearest cue where no passage bears one out, and how much farther than it one may be that a
+# passage does bear out.
+SURE_BESIDE, AS_GOOD = 0.5, 0.05
 # How much nearer to a general text than to all that was taught a question may be that somebody asks
 # about what was taught.
 NEARER = 0.05
@@ -71,11 +74,6 @@ class Cue:
     words: str | None
     near: float = 1.0
 
-    @property
-    def sure(self) -> bool:
-        """Whether it is near enough to count by itself, and not only where a passage bears it out."""
-        return self.near >= MIN_SIMILARITY
-
     def said_in(self, texts: Sequence[str]) -> int | None:
         """Which of the texts, the first of them, has the answer; None where none has."""
         wanted = f" {_bare(self.answer)} "
@@ -87,14 +85,19 @@ def agreeing(
 ) -> tuple[list[P], Cue | None]:
     """What is shown of passages, and which cue: two searches that check each other.
 
-    The first cue that one of the `wider` found passages, with these texts, bears out, and that
-    passage alone; where none does, the passages that are `near` and no cue; without passages the
-    first cue, if it is sure.
+    Of the cues that are as good as the nearest the first that one of the `wider` found passages,
+    with these texts, bears out, and that passage alone. Where there is none, the nearest cue
+    without a passage, if it is sure; else the passages that are `near` and no cue.
     """
     for cue in cues:
+        if cue.near < cues[0].near - AS_GOOD:
+            break
         if (said := cue.said_in(texts)) is not None:
             return [wider[said]], cue
-    return [*near], cues[0] if cues and cues[0].sure and not near else None
+    least = SURE_BESIDE if near else MIN_SIMILARITY
+    if cues and cues[0].near >= least:
+        return [], cues[0]
+    return [*near], None
 
 
 class Cueing:
@@ -207,7 +210,9 @@ class Cueing:
 def _cue(asked: str, question: str, reply: str, near: float) -> Cue:
     question, reply = question.strip(), reply.strip()
     same = _bare(question) == _bare(asked)
-    return Cue(question, study.short_reply(question, reply), None if same else question, float(near))
+    return Cue(
+        question, study.short_reply(question, reply), None if same else question, float(near)
+    )
 
 
 def _near(known: cues.Cues, vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,11 +110,14 @@ def test_a_text_bears_a_cue_out_that_has_its_answer(db: Db, home: Home) -> None:
     while found.embed_pending(8):
         pass
     cue = found.of(name, asked("Who holds the spare key?"))
-    assert cue == Cue("Who has my spare key?", "Petra.", "Who has my spare key?")
+    assert cue == Cue("Who has my spare key?", "Petra.", "Who has my spare key?", cue.near)
     assert cue.said_in(["The key is red.", "Gave petra\nthe key", "Petra again."]) == 1
     assert cue.said_in(["Petras are plants."]) is None and cue.said_in([]) is None
     same = found.of(name, asked("who has my spare key"))
-    assert same == Cue("Who has my spare key?", "Petra.", None), "nothing to put behind it"
+    assert same is not None
+    assert (same.question, same.words) == ("Who has my spare key?", None), (
+        "nothing to put behind it"
+    )
 
 
 def test_requests_like_those_that_were_taught_are_the_adapters(db: Db, home: Home) -> None:
@@ -129,14 +133,17 @@ def test_requests_like_those_that_were_taught_are_the_adapters(db: Db, home: Hom
 
 def test_the_first_cue_that_a_passage_bears_out_counts() -> None:
     key, canoe = (
-        Cue("Who has my key?", "Petra.", None),
-        Cue("Where is it?", "Orrin.", "Where is it?"),
+        Cue("Who has my key?", "Petra.", None, 0.48),
+        Cue("Where is it?", "Orrin.", "Where is it?", 0.46),
     )
-    far = Cue("What is on my list?", "Tea.", "What is on my list?", sure=False)
+    far = Cue("What is on my list?", "Tea.", "What is on my list?", 0.36)
     near, wider = ["the garden"], ["the garden", "it lies on the Orrin", "tea, bread"]
     assert agreeing([key, canoe, far], near, wider, wider) == (["it lies on the Orrin"], canoe)
-    assert agreeing([key, far], near, wider, wider) == (["tea, bread"], far)
+    assert agreeing([far], near, wider, wider) == (["tea, bread"], far)
+    assert agreeing([key, far], near, wider, wider) == (near, None), "too far from the nearest"
     assert agreeing([key], near, wider, wider) == (near, None), "what is shown does not say so"
+    sure = replace(key, near=0.6)
+    assert agreeing([sure, far], near, wider, wider) == ([], sure), "what was taught counts"
     assert agreeing([key, canoe], [], [], []) == ([], key), "nothing is shown"
     assert agreeing([far], [], [], []) == ([], None), "not near enough by itself"
 
@@ -151,7 +158,7 @@ def test_others_that_may_be_meant_follow_the_nearest(db: Db, home: Home) -> None
         "Where does my canoe lie?",
         "What do I call my canoe?",
     ]
-    assert several[0].sure and found.several(name, asked("How tall is Everest?")) == []
+    assert several[0].near > 0.5 and found.several(name, asked("How tall is Everest?")) == []
 
 
 def test_what_is_nearest_to_a_request_gets_no_cue(db: Db, home: Home) -> None:
