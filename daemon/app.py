@@ -255,7 +255,6 @@ class Daemon:
             thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
             thread.start()
             stack.callback(thread.join, 2.0)
-        stack.callback(self.embedder.close)  # the vectors of many texts take seconds
         stack.callback(self.work.set)  # or it would sleep on for its seconds
         stack.callback(self.stopping.set)
 
@@ -281,7 +280,8 @@ class Daemon:
                 if changed:
                     self.index.flush_sometimes()
                 if self.engine.live != BASE and self.attachment.attached:
-                    self.general.vectors()  # or the first question would wait for them
+                    # Or the first question would wait for them.
+                    self.general.vectors(self.stopping.is_set)
             except (AcclimateError, sqlite3.Error, OSError) as error:
                 if not self.stopping.is_set():
                     log.warning("embedding_stopped", error=str(error))

@@ -16,11 +16,13 @@ import structlog
 from numpy.typing import NDArray
 
 from acclimate.adapters.shipped import shipped_lines
+from acclimate.store.errors import EngineError
 from acclimate.store.files import atomic_write
 
 log = structlog.get_logger(__name__)
 
 LISTS = ("anchor_prompts", "short_prompts", "everyday_prompts")
+BATCH = 16
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -43,18 +45,26 @@ class General:
         """The texts."""
         return list(self._texts)
 
-    def vectors(self) -> NDArray[np.float32]:
+    def vectors(self, stopped: Callable[[], bool] = lambda: False) -> NDArray[np.float32]:
         """One of each text, (texts, dimensions); takes seconds the first time in a home.
 
-        Raises AcclimateError when the embedder fails.
+        Raises AcclimateError when the embedder fails, or as soon as `stopped` says so.
         """
         with self._lock:
             if self._vectors is None:
                 self._vectors = self._read()
             if self._vectors is None:
-                self._vectors = self._embed(self._texts)
+                self._vectors = self._made(stopped)
                 self._write(self._vectors)
             return self._vectors
+
+    def _made(self, stopped: Callable[[], bool]) -> NDArray[np.float32]:
+        parts = []
+        for start in range(0, len(self._texts), BATCH):
+            if stopped():
+                raise EngineError("general text is embedded later")
+            parts.append(self._embed(self._texts[start : start + BATCH]))
+        return np.concatenate(parts)
 
     def _read(self) -> NDArray[np.float32] | None:
         try:

@@ -351,7 +351,7 @@ def test_a_start_that_is_killed_once_loses_no_adapter(
 # Answers out of notes
 
 
-def test_an_answer_is_quoted_from_a_note(start: Daemons) -> None:
+def test_an_answer_is_quoted_from_a_note(start: Daemons, home: Home) -> None:
     daemon = start()
     note = "The workshop cat, who is called Pickersgill, walked through the glue. Two herons."
     daemon.call("POST", "/v1/examples", {"name": "thursday.md", "text": note})
@@ -359,7 +359,9 @@ def test_an_answer_is_quoted_from_a_note(start: Daemons) -> None:
     def ask(**more: Any) -> Any:
         return daemon.ask("base", 32, "What is the name of our cat?", retrieval=True, **more)
 
-    said = until(lambda: (reply := ask())["acclimate"]["quote"] and reply)  # once it has a vector
+    until(lambda: query(home, "SELECT count(vector) FROM chunks") == [(1,)])
+    said = ask()
+    assert said["acclimate"]["quote"] == "Pickersgill"
     assert said["choices"][0]["message"]["content"] == "Pickersgill."
     assert said["choices"][0]["finish_reason"] == "stop"
     assert [p["path"] for p in said["acclimate"]["passages"]] == ["thursday.md"]
