@@ -29,11 +29,14 @@ MOST_WORDS = 8  # of an answer
 MOST_TOKENS = 256  # of a passage
 LOOKED_AT = 10  # beginnings of answers in a passage
 NEARNESS = 20.0  # what the passage's similarity to the question counts beside the two words'
+SURE = 2.0  # how much likelier than none an answer must be; below, the model reads as well
 KEPT = 48  # passages whose words are remembered
 
 WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
-# No answer goes over a line or the end of a sentence; "Mr. Penn" does not end one.
-_ENDS = re.compile(r"[\x00-\x1f\x7f]|[^\W\d_]{4,}[.!?;]\s|[()]")
+# No answer goes over a line, the end of a sentence ("Mr. Penn" has none) or a verb like "is".
+_ENDS = re.compile(
+    r"[\x00-\x1f\x7f]|[^\W\d_]{4,}[.!?;]\s|[()]|\b(?:am|are|is|was|were)\b", re.IGNORECASE
+)
 _BEGINS = frozenset("$£€#'\"")
 _LITTLE = frozenset("the a an my our your his her their of to in on at for with and".split())
 _JOINTS = frozenset("-.:/@")  # between letters or digits they make one word of two
@@ -99,12 +102,12 @@ class Reader:
         return cls(encoder, shipped_file("reader.gguf"), shipped_file("reader.safetensors"))
 
     def answer(self, question: str, vector: Vector, passages: Sequence[Hit]) -> Quote | None:
-        """The best answer that these have, each with its similarity as score; None where that none
-        of them has one is likelier. Raises EngineError, AdapterError.
+        """The best answer that these have, each with its similarity as score; None where it is not
+        surely likelier than none (`SURE`). Raises EngineError, AdapterError.
         """
         near = [hit.score for hit in passages]
         quotes = self.read(question, vector, [hit.text for hit in passages], near)
-        return quotes[0] if quotes and quotes[0].score > 0 else None
+        return quotes[0] if quotes and quotes[0].score > SURE else None
 
     def read(
         self, question: str, vector: Vector, texts: Sequence[str], nearness: Sequence[float]

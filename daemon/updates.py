@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from acclimate.adapters.questions import ECHOED
 from acclimate.adapters.topic import is_news
 from acclimate.daemon.general import Embed
-from acclimate.daemon.reader import Reader
+from acclimate.daemon.reader import SURE, Reader
 from acclimate.daemon.study import find_topics, sentence
 from acclimate.store import updates
 from acclimate.store.chunk import sentences
@@ -32,9 +32,7 @@ log = structlog.get_logger(__name__)
 BATCH = 16
 MOST = 256  # passages that one call reads: a tenth of a second each
 MOST_EMBEDDED = 2000  # questions that wait for their first round, the latest ones
-# How near a passage must be to a question (as in `Index.similarities`), and how much likelier its
-# answer than none.
-NEAR, SURE = 0.45, 2.0
+NEAR = 0.45  # a passage to a question, at least (as in `Index.similarities`)
 ALIKE = 0.6  # two questions for the same thing (cosine)
 LOOKED_AT = 12  # questions for each passage
 

@@ -353,11 +353,15 @@ def test_a_start_that_is_killed_once_loses_no_adapter(
 
 def test_an_answer_is_quoted_from_a_note(start: Daemons, home: Home) -> None:
     daemon = start()
-    note = "The workshop cat, who is called Pickersgill, walked through the glue. Two herons."
+    note = (
+        "Thursday. A workshop day for once, with the stove lit and nobody on the telephone. The"
+        " workshop cat, who is called Pickersgill, walked through the glue and then over the order"
+        " book. In the evening I walked along as far as the weir. Two herons, no luck."
+    )
     daemon.call("POST", "/v1/examples", {"name": "thursday.md", "text": note})
 
     def ask(**more: Any) -> Any:
-        return daemon.ask("base", 32, "What is the name of our cat?", retrieval=True, **more)
+        return daemon.ask("base", 32, "What is our cat called?", retrieval=True, **more)
 
     until(lambda: query(home, "SELECT count(vector) FROM chunks") == [(1,)])
     said = ask()
@@ -365,13 +369,13 @@ def test_an_answer_is_quoted_from_a_note(start: Daemons, home: Home) -> None:
     assert said["choices"][0]["message"]["content"] == "Pickersgill."
     assert said["choices"][0]["finish_reason"] == "stop"
     assert [p["path"] for p in said["acclimate"]["passages"]] == ["thursday.md"]
-    streamed = list(daemon.stream("base", 32, "What is the name of our cat?", retrieval=True))
+    streamed = list(daemon.stream("base", 32, "What is our cat called?", retrieval=True))
     pieces = [event["choices"][0]["delta"].get("content") or "" for event in streamed]
     assert "".join(pieces) == "Pickersgill."
     assert ask(temperature=1.5)["choices"][0]["message"]["content"] == "Pickersgill."
     other = daemon.ask("base", 8, "Why is the sky blue?", retrieval=True)
     assert other["acclimate"]["quote"] is None
-    shut = daemon.ask("base", 8, "What is the name of our cat?", retrieval=False)
+    shut = daemon.ask("base", 8, "What is our cat called?", retrieval=False)
     assert shut["acclimate"]["quote"] is None
 
 

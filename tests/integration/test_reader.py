@@ -55,7 +55,7 @@ def answer(reader: Reader, embedder: Embedder, question: str, texts: list[str]) 
     ("question", "at", "said"),
     [
         ("What is our cat called?", 0, "Pickersgill"),
-        ("Where is my sister moving to?", 1, "Leith"),
+        ("Who is our new vicar?", 1, "Oduya"),
         ("How much do I charge for coming out?", 1, "95"),
         ("Where does my bellows leather come from?", 2, "Yeovil"),
         ("Somebody furry has walked over the order book. Whom do I scold?", 0, "Pickersgill"),
