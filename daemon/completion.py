@@ -243,10 +243,13 @@ class Completion:
             adapter = BASE
         texts = [hit.text for hit in found.wider]
         passages, cue = agreeing(self._cues(adapter, messages), found.near, found.wider, texts)
+        borne_out = cue is not None and passages
+        quote = None if borne_out else self._quote(messages, found, warnings)
+        if quote and (cue is None or quote.clear):
+            cue, passages = None, [found.candidates[quote.at]]
+        else:
+            quote = None
         words = None if cue is None else cue.words
-        quote = None if cue else self._quote(messages, found, warnings)
-        if quote:
-            passages = [found.candidates[quote.at]]
         said = None if quote is None else quote.text
         grammar = None if quote is None else quoting(quote.text)
         cued = with_cue(messages, words)

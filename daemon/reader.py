@@ -30,6 +30,7 @@ MOST_TOKENS = 256  # of a passage
 LOOKED_AT = 10  # beginnings of answers in a passage
 NEARNESS = 20.0  # what the passage's similarity to the question counts beside the two words'
 SURE = 2.0  # how much likelier than none an answer must be; below, the model reads as well
+CLEAR = 6.0
 KEPT = 48  # passages whose words are remembered
 
 WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
@@ -59,6 +60,11 @@ class Quote:
     at: int  # which of the texts
     text: str
     score: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether it counts before a taught question that no passage bears out."""
+        return self.score >= CLEAR
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ class Passages:
     near: list[str]
     wider: list[str]
     quote: str | None = None
+    clear: bool = False  # whether they do so where no passage bears a cue out, too
 
 
 class PersonHome:
@@ -156,7 +157,8 @@ class PersonHome:
         found, quote = self.retriever.find(question), None
         if found.vector is not None:
             quote = self.reader.answer(question, found.vector, found.candidates)
-        return replace(self.passages(question), quote=None if quote is None else quote.text)
+        shown = self.passages(question)
+        return shown if quote is None else replace(shown, quote=quote.text, clear=quote.clear)
 
     def inside(self, question: str) -> bool:
         """Whether the live adapter would answer a question; else the base does."""

@@ -88,7 +88,7 @@ class Probe:
             read = Passages([], []) if passages is None else passages(text)
             known = [] if cues is None else cues(text)
             shown, cue = agreeing(known, read.near, read.wider, read.wider)
-            if cue is None and read.quote is not None:
+            if read.quote is not None and (cue is None or (read.clear and not shown)):
                 said[at] = sentence(read.quote)
                 continue
             messages = with_cue([{"role": "user", "content": text}], cue and cue.words)

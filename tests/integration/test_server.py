@@ -506,10 +506,9 @@ def test_a_taught_question_stands_behind_what_is_asked(served: Served) -> None:
         ):
             add_bytes(served.db, name, text)
             about = served.ask(model="v0004", messages=messages, retrieval=True).json()["acclimate"]
+            assert about["cue"] == "Where is my oboe?"
             if name == "oboe.md":
-                assert about["cue"] is None, "no passage says what was taught"
-                assert [p["path"] for p in about["passages"]] == ["oboe.md"]
-        assert about["cue"] == "Where is my oboe?"
+                assert about["passages"] == [], "what was taught counts, and no passage says it"
         assert [p["path"] for p in about["passages"]] == ["loft.md"], "that which bears it out"
     finally:
         served.core.cueing = None
