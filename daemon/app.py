@@ -101,9 +101,12 @@ class Daemon:
             self._write_run_file()
             log.info("ready", port=self.port, live=self.engine.live)
             self.notifier.ready(f"serving {self.engine.live} on port {self.port}")
+            # From here on a signal ends the server, not what is under way in this thread: until
+            # uvicorn has its own handlers, and once it raises the signal again after its end.
+            signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
             try:
                 server.run(sockets=[listener])
-            finally:  # uvicorn raises the signal again once it has shut down
+            finally:
                 log.info("stopping")
                 self.notifier.stopping()
         return 0
