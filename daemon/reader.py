@@ -30,7 +30,7 @@ MOST_TOKENS = 256  # of a passage
 LOOKED_AT = 10  # beginnings of answers in a passage
 NEARNESS = 20.0  # what the passage's similarity to the question counts beside the two words'
 SURE = 2.0  # how much likelier than none an answer must be; below, the model reads as well
-CLEAR = 6.0
+CLEAR = 6.0  # likewise, to count before a taught question that no passage bears out
 KEPT = 48  # passages whose words are remembered
 
 WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
@@ -63,7 +63,7 @@ class Quote:
 
     @property
     def clear(self) -> bool:
-        """Whether it counts before a taught question that no passage bears out."""
+        """Whether it is `CLEAR`."""
         return self.score >= CLEAR
 
 
@@ -91,7 +91,8 @@ class _Words:
 
 
 class Reader:
-    """Any thread may call it. `files` are those that `benchmarks/persons/reader.py` writes."""
+    """Any thread may call it. `adapter` and `heads` are files that
+    `benchmarks/persons/teach_reader.py` writes."""
 
     def __init__(self, encoder: TokenEncoder, adapter: Path, heads: Path) -> None:
         self._encoder = encoder

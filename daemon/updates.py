@@ -39,7 +39,8 @@ LOOKED_AT = 12  # questions for each passage
 _NUMBERS = (
     "one two three four five six seven eight nine ten eleven twelve (?:thir|four|fif|six|seven"
     "|eigh|nine)teen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half"
-    " quarter first second third \\w+th"
+    " quarter first second third"
+    " (?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\\w+teen|\\w+tie)th"
 )
 _NUMERIC = re.compile(rf"\d|\b(?:{'|'.join(_NUMBERS.split())})\b", re.IGNORECASE)
 

@@ -112,6 +112,8 @@ def test_the_passage_that_is_forgotten_takes_its_update_along(
         ("eighty-six", "52", True),
         ("the 23rd", "May", False),
         ("lowenna", "at seven", False),
+        ("perth", "Leith", True),
+        ("perth", "the twelfth", False),
         ("lowenna hale", "Lowenna", False),
     ],
 )
