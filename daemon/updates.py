@@ -33,7 +33,7 @@ BATCH = 16
 MOST = 256  # passages that one call reads: a tenth of a second each
 MOST_EMBEDDED = 2000  # questions that wait for their first round, the latest ones
 NEAR = 0.45  # a passage to a question, at least (as in `Index.similarities`)
-ALIKE = 0.6  # two questions for the same thing (cosine)
+ALIKE = 0.8  # two questions for the same thing, though it was told otherwise (cosine)
 LOOKED_AT = 12  # questions for each passage
 
 _NUMBERS = (
@@ -53,6 +53,7 @@ class _Found:
     example: int
     question: str
     vector: NDArray[np.float32]
+    told: str
     answer: str
 
 
@@ -98,7 +99,8 @@ class Updates:
             quotes = self._reader.read(question, vector, [part.text], [near])
             clear = near >= NEAR and quotes and quotes[0].score >= SURE
             if clear and changes(known.told[n], quotes[0].text):
-                found.append(_Found(near, known.examples[n], question, vector, quotes[0].text))
+                answer, told = quotes[0].text, known.told[n]
+                found.append(_Found(near, known.examples[n], question, vector, told, answer))
         if not found:
             return False
         # One passage answers one thing anew, however many questions ask for it.
@@ -107,7 +109,7 @@ class Updates:
             each
             for each in found
             if each.answer == best.answer
-            and each.vector @ best.vector >= ALIKE
+            and (each.told in best.told or best.told in each.told or _alike(each, best))
             and updates.record(self._db, part, each.example, each.question, sentence(each.answer))
         ]
         if new:
@@ -115,6 +117,10 @@ class Updates:
             supersede(self._db)
             log.info("update_found", examples=[each.example for each in new])
         return bool(new)
+
+
+def _alike(one: _Found, other: _Found) -> bool:
+    return bool(one.vector @ other.vector >= ALIKE)
 
 
 def _nearest(known: updates.Known, vectors: NDArray[np.float32], document: int) -> list[int]:
