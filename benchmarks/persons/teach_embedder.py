@@ -13,7 +13,6 @@ and of the demo are not in it. Half an hour on two cores.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import time
@@ -22,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from minilm import by_person, encoder, halves, through
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch.nn import functional
-from transformers import BertConfig, BertModel
 
 from acclimate.adapters.shipped import shipped_lines
 from acclimate.store.files import sha256_file
@@ -46,17 +45,7 @@ class Tower:
     """The encoder, its lower layers frozen and computed once for each text."""
 
     def __init__(self, folder: Path, bottom: int) -> None:
-        config = BertConfig(
-            vocab_size=30522,
-            hidden_size=384,
-            num_hidden_layers=6,
-            num_attention_heads=12,
-            intermediate_size=1536,
-            attn_implementation="eager",  # in bfloat16 the other one's way back is slow
-        )
-        self.model = BertModel(config, add_pooling_layer=False).eval()
-        self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-        self.model.requires_grad_(False)
+        self.model = encoder(load_file(folder / "model.safetensors"))
         self.lower = self.model.encoder.layer[:bottom]
         self.upper = self.model.encoder.layer[bottom:]
         self.upper.requires_grad_(True)
@@ -72,10 +61,7 @@ class Tower:
             if text not in self.below:
                 ids = torch.tensor([self.tokenizer.encode(text).ids])
                 hidden = self.model.embeddings(input_ids=ids)
-                mask = torch.zeros(1, 1, 1, ids.shape[1])
-                for layer in self.lower:
-                    hidden = _hidden(layer(hidden, mask))
-                self.below[text] = hidden[0].half()
+                self.below[text] = through(self.lower, hidden, torch.zeros(ids.shape))[0].half()
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         """Vectors of unit length, (texts, 384); those of like length are computed together."""
@@ -89,8 +75,7 @@ class Tower:
             for n, row in enumerate(rows):
                 real[n, : len(row)] = 1
             with torch.autocast("cpu", torch.bfloat16):
-                for layer in self.upper:
-                    hidden = _hidden(layer(hidden, (1 - real[:, None, None, :]) * -1e9))
+                hidden = through(self.upper, hidden, (1 - real) * -1e9)
             mean = (hidden.float() * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
             for n, vector in zip(part, functional.normalize(mean, dim=-1), strict=True):
                 out[n] = vector
@@ -101,20 +86,6 @@ class Tower:
         asked = self([fact["plain"] for fact in facts])
         told = self([f"{fact['plain']} {fact['reply']}" for fact in facts])
         return functional.normalize(asked + told, dim=-1)
-
-
-def _hidden(out: Any) -> torch.Tensor:
-    return out[0] if isinstance(out, tuple) else out
-
-
-def persons(files: Sequence[Path]) -> list[list[Fact]]:
-    """The facts of each made-up person."""
-    found: dict[tuple[str, int], list[Fact]] = {}
-    for path in files:
-        for line in path.read_text("utf-8").splitlines():
-            fact = json.loads(line)
-            found.setdefault((path.name, fact["person"]), []).append(fact)
-    return [*found.values()]
 
 
 def texts_of(fact: Fact) -> Iterator[str]:
@@ -182,10 +153,7 @@ def change(
         if moved.ndim < 2:
             out[f"{name}.add"] = moved.half()
             continue
-        u, s, v = torch.linalg.svd(moved, full_matrices=False)
-        root = s[:rank].sqrt()
-        out[f"{name}.up"] = (u[:, :rank] * root).half().contiguous()
-        out[f"{name}.down"] = (root[:, None] * v[:rank]).half().contiguous()
+        out[f"{name}.up"], out[f"{name}.down"] = halves(moved, rank)
     return out
 
 
@@ -206,7 +174,7 @@ def main() -> int:
     files = sorted(Path(__file__).parent.glob("questions-*.jsonl"))
     tower = Tower(args.minilm, args.bottom)
     before = {name: tensor.clone() for name, tensor in tower.model.state_dict().items()}
-    train(tower, persons(files), args.epochs, args.rate)
+    train(tower, [*by_person(files).values()], args.epochs, args.rate)
     found = change(before, tower.model.state_dict(), args.rank)
     original = sha256_file(args.minilm / "model.safetensors")
     save_file(found, args.out, {"original_sha256": original})

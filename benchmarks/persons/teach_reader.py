@@ -14,7 +14,6 @@ of the benchmark and of the demo are not in it.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import re
@@ -27,11 +26,11 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from minilm import WIDTH, by_person, encoder, halves, through
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertConfig, BertModel
 
 from acclimate.adapters.embedder import changed, gguf_name
 from acclimate.adapters.shipped import shipped_file, shipped_lines
@@ -45,7 +44,7 @@ HERE = Path(__file__).resolve().parent
 Fact = dict[str, Any]  # plain, reply, note, reworded, roundabout
 Places = dict[int, list[tuple[int, int]]]  # fact → first and last word of its answer
 
-WIDTH, START, END = 384, 101, 102
+START, END = 101, 102
 MOST_TOKENS = 256
 BOTTOM = 3  # layers that stay as they are, computed once for each text
 REWORDED, ROUNDABOUT = 2, 1  # questions of a fact in a step, beside the plain one
@@ -104,19 +103,9 @@ class Reader(nn.Module):
 
     def __init__(self, minilm: Path) -> None:
         super().__init__()
-        config = BertConfig(
-            vocab_size=30522,
-            hidden_size=WIDTH,
-            num_hidden_layers=6,
-            num_attention_heads=12,
-            intermediate_size=1536,
-            attn_implementation="eager",
-        )
-        self.model = BertModel(config, add_pooling_layer=False).eval()
         weights = changed(minilm / "model.safetensors", shipped_file("embedder.safetensors"))
         self.before = {name: torch.tensor(array) for name, array in weights.items()}
-        self.model.load_state_dict(self.before, strict=False)
-        self.model.requires_grad_(False)
+        self.model = encoder(self.before)
         self.lower = self.model.encoder.layer[:BOTTOM]
         self.upper = self.model.encoder.layer[BOTTOM:]
         for parameter in self.upper.parameters():
@@ -141,8 +130,7 @@ class Reader(nn.Module):
     def _lower(self, passage: Laid) -> Tensor:
         if passage.text not in self.below:
             hidden = self.model.embeddings(input_ids=torch.tensor([passage.tokens]))
-            for layer in self.lower:
-                hidden = _hidden(layer(hidden, torch.zeros(1, 1, 1, hidden.shape[1])))
+            hidden = through(self.lower, hidden, torch.zeros(hidden.shape[:2]))
             self.below[passage.text] = hidden[0].half()
         return self.below[passage.text].float()
 
@@ -157,8 +145,7 @@ class Reader(nn.Module):
             mask = torch.zeros(hidden.shape[:2])
             for n, row in enumerate(rows):
                 mask[n, len(row) :] = -1e9
-            for layer in self.upper:
-                hidden = _hidden(layer(hidden, mask[:, None, None, :]))
+            hidden = through(self.upper, hidden, mask)
             for n, state in zip(part, hidden, strict=True):
                 states[n] = state
         both = list(zip(states, passages, strict=True))
@@ -189,20 +176,11 @@ class Reader(nn.Module):
         return total
 
 
-def _hidden(out: Any) -> Tensor:
-    found: Tensor = out[0] if isinstance(out, tuple) else out
-    return found
-
-
 def persons(tokenizer: Tokenizer) -> list[Person]:
     """All made-up persons with their passages."""
-    facts: dict[tuple[str, int], list[Fact]] = {}
-    notes: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for kind, found in (("questions", facts), ("notes", notes)):
-        for path in sorted(HERE.glob(f"{kind}-*.jsonl")):
-            for line in path.read_text("utf-8").splitlines():
-                each = json.loads(line)
-                found.setdefault((path.stem[-2:], each["person"]), []).append(each)
+    facts, notes = (
+        by_person(sorted(HERE.glob(f"{kind}-*.jsonl"))) for kind in ("questions", "notes")
+    )
     return [_person(tokenizer, known, notes.get(key, [])) for key, known in facts.items()]
 
 
@@ -332,12 +310,9 @@ def write(model: Reader, rank: int, adapter: Path, heads: Path) -> None:
         moved = now - model.before[name] if name in model.before else torch.zeros(1)
         if moved.abs().max() < 1e-7:
             continue
-        u, s, v = torch.linalg.svd(moved, full_matrices=False)
-        root = s[:rank].sqrt()
-        down, up = root[:, None] * v[:rank], u[:, :rank] * root
-        for half, part in (("lora_a", down), ("lora_b", up)):
-            array = np.ascontiguousarray(part.half().numpy())
-            writer.add_tensor(f"{gguf_name(name)}.{half}", array)
+        up, down = halves(moved, rank)
+        writer.add_tensor(f"{gguf_name(name)}.lora_a", down.numpy())
+        writer.add_tensor(f"{gguf_name(name)}.lora_b", up.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
