@@ -90,7 +90,10 @@ def main() -> int:
 
         try:
             row("shown", home.share(lambda found: found.near, last))
-            row("the reader", home.share(lambda found: [found.quote or ""], last))
+            row(
+                "the reader",
+                home.share(lambda found: [found.quote.text] if found.quote else [], last),
+            )
             row("base", probe.facts(base, last, home.passages))
             for folder in args.adapters:
                 model = load_lora(base, folder)

@@ -245,7 +245,7 @@ class Completion:
         passages, cue = agreeing(self._cues(adapter, messages), found.near, found.wider, texts)
         borne_out = cue is not None and passages
         quote = None if borne_out else self._quote(messages, found, warnings)
-        if quote and (cue is None or quote.clear):
+        if quote and quote.counts_before(cue, passages):
             cue, passages = None, [found.candidates[quote.at]]
         else:
             quote = None

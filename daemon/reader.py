@@ -61,10 +61,10 @@ class Quote:
     text: str
     score: float
 
-    @property
-    def clear(self) -> bool:
-        """Whether it is `CLEAR`."""
-        return self.score >= CLEAR
+    def counts_before(self, cue: object | None, shown: Sequence[object]) -> bool:
+        """Whether it answers and not the cue, if there is one; `shown` are the passages that go
+        with it, none where none bears it out."""
+        return cue is None or (self.score >= CLEAR and not shown)
 
 
 @dataclass(frozen=True)

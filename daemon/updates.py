@@ -23,7 +23,7 @@ from acclimate.daemon.study import find_topics, sentence
 from acclimate.store import updates
 from acclimate.store.chunk import sentences
 from acclimate.store.db import Db
-from acclimate.store.index import CHUNK_SHARE
+from acclimate.store.index import nearness
 from acclimate.store.studied import Unstudied
 from acclimate.store.topics import supersede
 
@@ -134,7 +134,7 @@ def _nearest(known: updates.Known, vectors: NDArray[np.float32], document: int) 
 def similarity(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> float:
     """Of a passage, whose own vector comes before those of its sentences, to a query."""
     near: list[float] = (vectors @ query).tolist()
-    return CHUNK_SHARE * near[0] + (1 - CHUNK_SHARE) * max(near)
+    return nearness(near[0], max(near))
 
 
 def changes(before: str, now: str) -> bool:

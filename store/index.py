@@ -173,7 +173,7 @@ class Index:
             if row["sentences"]:
                 each = np.frombuffer(row["sentences"], np.float16).astype(np.float32)
                 nearest = float((each.reshape(-1, self._dimensions) @ query).max())
-            found[row["id"]] = CHUNK_SHARE * whole + (1 - CHUNK_SHARE) * nearest
+            found[row["id"]] = nearness(whole, nearest)
         return found
 
     def _by_words(self, text: str, limit: int) -> list[int]:
@@ -315,3 +315,8 @@ def _empty(dimensions: int) -> Any:
 
 def _set(conn: Any, key: str, value: Any) -> None:
     conn.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, json.dumps(value)))
+
+
+def nearness(whole: float, nearest: float) -> float:
+    """How near a chunk is, by its own cosine and that of its nearest sentence."""
+    return CHUNK_SHARE * whole + (1 - CHUNK_SHARE) * nearest

@@ -19,8 +19,8 @@ from acclimate.daemon.cueing import Cue, Cueing
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.general import General
-from acclimate.daemon.reader import Reader
-from acclimate.daemon.retrieve import Retriever
+from acclimate.daemon.reader import Quote, Reader
+from acclimate.daemon.retrieve import Found, Retriever
 from acclimate.daemon.rounds import LearnConfig, Rounds
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.study import study
@@ -60,13 +60,15 @@ class Lived:
 
 @dataclass(frozen=True)
 class Passages:
-    """What is worth showing, what besides may bear a cue out, and words that answer by themselves
-    where no cue does."""
+    """What is worth showing, what besides may bear a cue out, and what the reader found in them."""
 
     near: list[str]
     wider: list[str]
-    quote: str | None = None
-    clear: bool = False  # whether they do so where no passage bears a cue out, too
+    quote: Quote | None = None
+
+
+def _shown(found: Found) -> Passages:
+    return Passages([hit.text for hit in found.near], [hit.text for hit in found.wider])
 
 
 class PersonHome:
@@ -149,16 +151,14 @@ class PersonHome:
 
     def passages(self, question: str) -> Passages:
         """What retrieval finds for a question, for a model that is to read it."""
-        found = self.retriever.find(question)
-        return Passages([hit.text for hit in found.near], [hit.text for hit in found.wider])
+        return _shown(self.retriever.find(question))
 
     def read(self, question: str) -> Passages:
         """The same, with the words in it that answer the question."""
         found, quote = self.retriever.find(question), None
         if found.vector is not None:
             quote = self.reader.answer(question, found.vector, found.candidates)
-        shown = self.passages(question)
-        return shown if quote is None else replace(shown, quote=quote.text, clear=quote.clear)
+        return replace(_shown(found), quote=quote)
 
     def inside(self, question: str) -> bool:
         """Whether the live adapter would answer a question; else the base does."""

@@ -88,8 +88,8 @@ class Probe:
             read = Passages([], []) if passages is None else passages(text)
             known = [] if cues is None else cues(text)
             shown, cue = agreeing(known, read.near, read.wider, read.wider)
-            if read.quote is not None and (cue is None or (read.clear and not shown)):
-                said[at] = sentence(read.quote)
+            if read.quote is not None and read.quote.counts_before(cue, shown):
+                said[at] = sentence(read.quote.text)
                 continue
             messages = with_cue([{"role": "user", "content": text}], cue and cue.words)
             messages = with_passages(messages, shown)
