@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 
 from acclimate.adapters.grammar import stem
 from acclimate.adapters.shipped import shipped_file
+from acclimate.daemon.judge import AFTER, BEFORE
 from acclimate.daemon.study import sentence
 from acclimate.store.index import Hit
 
@@ -60,6 +61,7 @@ class Quote:
     at: int  # which of the texts
     text: str
     score: float
+    around: str = ""  # the words of the text that it stands among
 
     def counts_before(self, cue: object | None, shown: Sequence[object]) -> bool:
         """Whether it answers and not the cue, if there is one; `shown` are the passages that go
@@ -79,11 +81,33 @@ class _Words:
     def said(self, first: int, last: int) -> str:
         return self.text[self.spans[first][0] : self.spans[last][1]]
 
+    def around(self, first: int, last: int) -> str:
+        return self.said(max(0, first - BEFORE), min(len(self.spans) - 1, last + AFTER))
+
     def may_begin(self, word: int) -> bool:
         at = self.spans[word][0]
         letter, before = self.text[at], self.text[max(0, at - 2) : at]
         whole = len(before) < 2 or not (before[0].isalnum() and before[1] in _JOINTS)
         return whole and (letter.isalnum() or letter in _BEGINS)
+
+    def whole_name(self, first: int, last: int) -> tuple[int, int]:
+        """With the words of a name right before and behind, if these are of one."""
+        while last + 1 < len(self.spans) and self._one_name(last, last + 1):
+            last += 1
+        while first and self._one_name(first - 1, first) and not self._may_open(first - 1):
+            first -= 1
+        return first, last
+
+    def _one_name(self, word: int, following: int) -> bool:
+        (start, stop), (begin, _) = self.spans[word], self.spans[following]
+        between = self.text[stop:begin]
+        both = self.text[start], self.text[begin]
+        return between == " " and all(letter.isupper() for letter in both)
+
+    def _may_open(self, word: int) -> bool:
+        """Whether a sentence may begin there, which makes a capital of any word."""
+        before = self.text[: self.spans[word][0]].rstrip(" \"'*_([-")
+        return not before or before[-1] in ".!?:;\n"
 
     def may_end(self, word: int) -> bool:
         behind = self.text[self.spans[word][1] :][:2]
@@ -136,9 +160,10 @@ class Reader:
                 for vectors, pointing in ((words.first, first), (words.last, last))
             )
             if found := _best(words, fits_first, fits_last, known):
-                text, fits = found
+                begin, end, fits = found
                 score = float(heads["scale"]) * fits
-                quotes.append((score + NEARNESS * near, Quote(at, text, score - none)))
+                quote = Quote(at, words.said(begin, end), score - none, words.around(begin, end))
+                quotes.append((score + NEARNESS * near, quote))
         quotes.sort(key=lambda ranked: -ranked[0])
         return [quote for _, quote in quotes]
 
@@ -195,11 +220,14 @@ def quoting(words: str) -> str:
     return f'root ::= "{said}"'
 
 
-def _best(words: _Words, first: Vector, last: Vector, known: Set[str]) -> tuple[str, float] | None:
-    """The words that fit best together, and how well; None where nothing may be an answer: what is
-    `known` from the question is none.
+def _best(
+    words: _Words, first: Vector, last: Vector, known: Set[str]
+) -> tuple[int, int, float] | None:
+    """First and last of the words that fit best together, and how well; None where nothing may be
+    an answer: what is `known` from the question is none.
     """
-    found: tuple[str, float] | None = None
+    found: tuple[int, int] | None = None
+    most = -np.inf
     for begin in np.argsort(-first, kind="stable")[:LOOKED_AT].tolist():
         if not words.may_begin(begin):
             continue
@@ -210,9 +238,9 @@ def _best(words: _Words, first: Vector, last: Vector, known: Set[str]) -> tuple[
             if not words.may_end(end) or known >= {*_told(said)}:
                 continue
             fits = float(first[begin] + last[end])
-            if found is None or fits > found[1]:
-                found = said, fits
-    return found
+            if fits > most:
+                found, most = (begin, end), fits
+    return None if found is None else (*words.whole_name(*found), most)
 
 
 def _told(text: str) -> list[str]:

@@ -1,43 +1,55 @@
 """Teaches the sentence embedder which questions about a person's own life mean the same.
 
-    python benchmarks/persons/teach_embedder.py [--minilm FOLDER]
+    python benchmarks/persons/teach_embedder.py [--minilm FOLDER] [--minutes 30]
 
 FOLDER has the original's model.safetensors and tokenizer.json (`make models` leaves them in
 .cache/models/minilm). The upper layers are trained by contrast: a question in other words, or a
 scene that asks for the same (questions-*.jsonl), has to find its fact among forty of one person, by
-the vector that serving keeps of it and by a note that says it. What is general stays where it was.
+the vector that serving keeps of it and by a note that says it. What serving keeps are questions
+that study's rules make of notes, too. What is general stays where it was.
 What changed is written as a sum of few products for each matrix (SVD). The persons of the benchmark
-and of the demo are not in it. Half an hour on two cores.
+and of the demo are not in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import random
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from minilm import by_person, encoder, halves, through
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch.nn import functional
 
+from acclimate.adapters.embedder import changed
+from acclimate.adapters.questions import ENOUGH, Asked, questions
 from acclimate.adapters.shipped import shipped_lines
+from acclimate.adapters.study import short_reply
+from acclimate.daemon.study import sentence
 from acclimate.store.files import sha256_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-Fact = dict[str, Any]  # plain, reply, note, reworded, roundabout
+Pair = tuple[str, str]  # a question and its reply
+Fact = dict[str, Any]  # plain, reply, note, reworded, roundabout; made: (question, reply) by rules
 
 LENGTH = 96  # tokens of a text
 TEMPERATURE = 0.05
+STAYS = 2.0  # what staying where it was counts
+MADE = 0.5  # of the facts with questions that rules made: one of those is what was taught
 NOTES = 0.5  # what finding the note counts beside finding the question
 ASKED, REWORDED, ROUNDABOUT, GENERAL = 20, 2, 1, 32  # facts of a step, questions of each, others
 WARM_UP = 15  # steps
-REPORTED = 40  # steps from one line to the next
+REPORTED = 60.0  # seconds from one line to the next
 GENERAL_FILES = ("everyday_prompts", "anchor_prompts", "short_prompts")
 
 
@@ -52,64 +64,124 @@ class Tower:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(LENGTH)
         self.tokenizer.no_padding()
+        self.original = copy.deepcopy(self.upper).requires_grad_(False)
         self.below: dict[str, torch.Tensor] = {}
+        self.were: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
-    def prime(self, texts: Sequence[str]) -> None:
-        """Computes the lower layers of these."""
-        for text in dict.fromkeys(texts):
-            if text not in self.below:
-                ids = torch.tensor([self.tokenizer.encode(text).ids])
-                hidden = self.model.embeddings(input_ids=ids)
-                self.below[text] = through(self.lower, hidden, torch.zeros(ids.shape))[0].half()
+    def _below(self, text: str) -> torch.Tensor:
+        """What comes out of the lower layers, (tokens, 384)."""
+        if text not in self.below:
+            ids = torch.tensor([self.tokenizer.encode(text).ids])
+            hidden = self.model.embeddings(input_ids=ids)
+            self.below[text] = through(self.lower, hidden, torch.zeros(ids.shape))[0].half()
+        return self.below[text]
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Vectors of unit length, (texts, 384); those of like length are computed together."""
-        order = sorted(range(len(texts)), key=lambda n: len(self.below[texts[n]]))
+        """Vectors of unit length, (texts, 384)."""
+        return self._through(self.upper, texts)
+
+    @torch.no_grad()
+    def before(self, texts: Sequence[str]) -> torch.Tensor:
+        """The same of the original."""
+        new = [text for text in dict.fromkeys(texts) if text not in self.were]
+        if new:
+            self.were |= zip(new, self._through(self.original, new), strict=True)
+        return torch.stack([self.were[text] for text in texts])
+
+    def _through(self, upper: torch.nn.ModuleList, texts: Sequence[str]) -> torch.Tensor:
+        """Those of like length are computed together."""
+        order = sorted(range(len(texts)), key=lambda n: len(self._below(texts[n])))
         out: list[torch.Tensor] = [torch.empty(0)] * len(texts)
         for start in range(0, len(order), 64):
             part = order[start : start + 64]
-            rows = [self.below[texts[n]] for n in part]
+            rows = [self._below(texts[n]) for n in part]
             hidden = torch.nn.utils.rnn.pad_sequence([r.float() for r in rows], batch_first=True)
             real = torch.zeros(hidden.shape[:2])
             for n, row in enumerate(rows):
                 real[n, : len(row)] = 1
-            with torch.autocast("cpu", torch.bfloat16):
-                hidden = through(self.upper, hidden, (1 - real) * -1e9)
+            hidden = through(upper, hidden, (1 - real) * -1e9)
             mean = (hidden.float() * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
             for n, vector in zip(part, functional.normalize(mean, dim=-1), strict=True):
                 out[n] = vector
         return torch.stack(out)
 
-    def keys(self, facts: Sequence[Fact]) -> torch.Tensor:
+    def keys(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """As serving keeps them: question, and question with reply, together."""
-        asked = self([fact["plain"] for fact in facts])
-        told = self([f"{fact['plain']} {fact['reply']}" for fact in facts])
-        return functional.normalize(asked + told, dim=-1)
+        return _together(self([ask for ask, _ in pairs]), self([" ".join(p) for p in pairs]))
 
 
-def texts_of(fact: Fact) -> Iterator[str]:
-    yield from (fact["plain"], f"{fact['plain']} {fact['reply']}", fact["note"])
-    yield from (*fact["reworded"], *fact["roundabout"])
+def _together(asked: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    return functional.normalize(asked + told, dim=-1)
 
 
-def train(tower: Tower, people: Sequence[list[Fact]], epochs: float, rate: float) -> None:
-    """Adam with a cosine; prints the loss as it goes."""
+def taught_under(fact: Fact) -> Pair:
+    """A question with its reply, the plain one or one that rules made."""
+    if fact["made"] and random.random() < MADE:
+        return random.choice(fact["made"])
+    return fact["plain"], fact["reply"]
+
+
+def made_of(told: Sequence[tuple[str, str]]) -> list[Pair]:
+    """What study's rules ask of texts that say the fact, each with the words that do."""
+    found = {}
+    for text, answer in told:
+        for asked in _asked_of(text):
+            if asked.weight >= ENOUGH and _alike(asked.answer, answer):
+                found[asked.question] = sentence(asked.answer)
+    return [*found.items()]
+
+
+@cache
+def _asked_of(text: str) -> list[Asked]:
+    return questions(text)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether all words of one answer are in the other."""
+    words = [
+        {*re.findall(r"\w+", text.casefold())} - {"the", "a", "an", "my"} for text in (one, other)
+    ]
+    return all(words) and (words[0] <= words[1] or words[1] <= words[0])
+
+
+def people() -> list[list[Fact]]:
+    """The facts of each made-up person."""
+    facts, notes = (
+        by_person(sorted(Path(__file__).parent.glob(f"{kind}-*.jsonl")))
+        for kind in ("questions", "notes")
+    )
+    for key, known in facts.items():
+        for fact in known:
+            told = [(fact["note"], short_reply(fact["plain"], fact["reply"]).rstrip("."))]
+            for note in notes.get(key, []):
+                said = [f["answer"] for f in note["facts"] if f["plain"] == fact["plain"]]
+                told += [(note["note"], answer) for answer in said]
+            fact["made"] = made_of(told)
+    return [*facts.values()]
+
+
+def train(
+    tower: Tower,
+    people: Sequence[list[Fact]],
+    minutes: float,
+    rate: float,
+    start: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Adam with a cosine over the time; prints the loss as it goes. `start` are weights to go on
+    from, where they are not the original's."""
     general = [text for name in GENERAL_FILES for text in shipped_lines(name)]
-    tower.prime([*general, *(t for facts in people for fact in facts for t in texts_of(fact))])
-    with torch.no_grad():
-        every = [*tower.below]
-        before = dict(zip(every, torch.cat([tower(every[n : n + 512]) for n in
-                                            range(0, len(every), 512)]), strict=True))  # fmt: skip
-        keys_before = [tower.keys(facts) for facts in people]
+    if start is not None:
+        tower.model.load_state_dict(start, strict=False)
     parameters = [*tower.upper.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
-    steps, began, total = int(epochs * len(people) * 2), time.monotonic(), 0.0
-    for step in range(1, steps + 1):
+    began, said, step, losses = time.monotonic(), 0.0, 0, []
+    while (spent := time.monotonic() - began) < 60 * minutes:
+        step += 1
+        part = spent / (60 * minutes)
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, step / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
-        number = random.choice(range(len(people)))
-        facts = people[number]
+            group["lr"] = rate * min(1, step / WARM_UP) * (1 + math.cos(math.pi * part)) / 2
+        facts = random.choice(people)
         asked, own = [], []
         for n in random.sample(range(len(facts)), min(len(facts), ASKED)):
             forms = random.sample(facts[n]["reworded"], REWORDED)
@@ -117,27 +189,30 @@ def train(tower: Tower, people: Sequence[list[Fact]], epochs: float, rate: float
             asked += forms
             own += [n] * len(forms)
         others = random.sample(general, GENERAL)
-        queries, keys, away = tower(asked), tower.keys(facts), tower(others)
+        pairs = [taught_under(fact) for fact in facts]
+        queries, keys, away = tower(asked), tower.keys(pairs), tower(others)
         target = torch.tensor(own)
         notes = tower([fact["note"] for fact in facts])
         loss = functional.cross_entropy(queries @ keys.T / TEMPERATURE, target)
         loss = loss + NOTES * functional.cross_entropy(queries @ notes.T / TEMPERATURE, target)
-        queries_before = torch.stack([before[text] for text in asked])
-        away_before = torch.stack([before[text] for text in others])
+        queries_before, away_before = tower.before(asked), tower.before(others)
+        keys_before = _together(
+            tower.before([ask for ask, _ in pairs]), tower.before([" ".join(p) for p in pairs])
+        )
         moved = (
             (away @ queries.T - away_before @ queries_before.T).square().mean()
-            + (away @ keys.T - away_before @ keys_before[number].T).square().mean()
+            + (away @ keys.T - away_before @ keys_before.T).square().mean()
             + (away - away_before).square().sum(1).mean()
         )
         optimizer.zero_grad()
-        (loss + moved).backward()
+        (loss + STAYS * moved).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        total += float(loss.detach())
-        if step % REPORTED == 0 or step == steps:
-            mean, total = total / REPORTED, 0.0
-            seconds = time.monotonic() - began
-            print(f"step {step} of {steps}: loss {mean:.3f}, {seconds:.0f} s", flush=True)
+        losses.append((float(loss.detach()), float(moved.detach())))
+        if spent - said > REPORTED:
+            told = "loss {:.3f}, moved {:.4f}".format(*np.mean(losses, axis=0))
+            print(f"{spent:.0f} s, step {step}: {told}", flush=True)
+            said, losses = spent, []
 
 
 def change(
@@ -161,7 +236,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minilm", type=Path, default=ROOT / ".cache" / "models" / "minilm")
     parser.add_argument("--bottom", type=int, default=2, help="layers that stay as they are")
-    parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--start", type=Path, help="an earlier result to go on from")
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
@@ -171,10 +247,13 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     random.seed(args.seed)
-    files = sorted(Path(__file__).parent.glob("questions-*.jsonl"))
     tower = Tower(args.minilm, args.bottom)
     before = {name: tensor.clone() for name, tensor in tower.model.state_dict().items()}
-    train(tower, [*by_person(files).values()], args.epochs, args.rate)
+    start = None
+    if args.start is not None:
+        arrays = changed(args.minilm / "model.safetensors", args.start)
+        start = {name: torch.tensor(array) for name, array in arrays.items()}
+    train(tower, people(), args.minutes, args.rate, start)
     found = change(before, tower.model.state_dict(), args.rank)
     original = sha256_file(args.minilm / "model.safetensors")
     save_file(found, args.out, {"original_sha256": original})

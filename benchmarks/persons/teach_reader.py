@@ -20,6 +20,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,14 @@ from acclimate.store.chunk import chunk_text
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
 Fact = dict[str, Any]  # plain, reply, note, reworded, roundabout
-Places = dict[int, list[tuple[int, int]]]  # fact → first and last word of its answer
+Places = dict[int, list[tuple[int, int]]]  # passage or fact → first and last words of the answer
 
 START, END = 101, 102
 MOST_TOKENS = 256
 BOTTOM = 3  # layers that stay as they are, computed once for each text
 REWORDED, ROUNDABOUT = 2, 1  # questions of a fact in a step, beside the plain one
 OTHERS, GENERAL = 6, 14  # questions of a step without an answer: about others, about the world
+HIDDEN = 0.2  # of the facts of a step: the passages that say them are out of sight
 NOTED = 0.8  # of the steps: whole notes, lines and chats; the others: lines and chats
 LINES = 0.7  # of the facts that no note of a step says: terse lines; the others: chats
 WARM_UP = 15  # steps
@@ -153,39 +155,54 @@ class Reader(nn.Module):
         last = torch.cat([state[passage.last] for state, passage in both])
         return functional.normalize(first, dim=-1), functional.normalize(last, dim=-1)
 
-    def loss(self, asked: Tensor, own: Sequence[Places | None], passages: Sequence[Laid]) -> Tensor:
-        """Of questions, (questions, WIDTH), each with the words that answer it in each passage."""
+    def loss(
+        self,
+        asked: Tensor,
+        own: Sequence[Places],
+        hidden: Sequence[bool],
+        passages: Sequence[Laid],
+    ) -> Tensor:
+        """Of questions, (questions, WIDTH), each with the words that answer it in each passage, or
+        with the passages that are hidden from it."""
         words = self.words(passages)
+        begins = [0, *accumulate(len(passage.words) for passage in passages)]
         inner = functional.gelu(self.inner(asked), approximate="tanh")
         pointing = asked + self.outer(inner)
         total = torch.zeros(())
         for side, head in enumerate((self.first, self.last)):
             fits = functional.normalize(head(pointing), dim=-1) @ words[side].T * self.scale.exp()
             fits = torch.cat([fits, self.none(asked)], 1)
-            right = torch.full_like(fits, -1e9)
+            right, seen = torch.full_like(fits, -1e9), torch.zeros_like(fits)
             for row, places in enumerate(own):
-                if places is None:
+                if hidden[row] or not places:
                     right[row, -1] = 0
-                    continue
-                offset = 0
-                for n, passage in enumerate(passages):
-                    for place in places.get(n, ()):
-                        right[row, offset + place[side]] = 0
-                    offset += len(passage.words)
+                for n, found in places.items():
+                    if hidden[row]:
+                        seen[row, begins[n] : begins[n + 1]] = -1e9
+                        continue
+                    for place in found:
+                        right[row, begins[n] + place[side]] = 0
+            fits = fits + seen
             total = total + (fits.logsumexp(1) - (fits + right).logsumexp(1)).mean()
         return total
 
 
 def persons(tokenizer: Tokenizer) -> list[Person]:
     """All made-up persons with their passages."""
-    facts, notes = (
-        by_person(sorted(HERE.glob(f"{kind}-*.jsonl"))) for kind in ("questions", "notes")
+    facts, notes, news = (
+        by_person(sorted(HERE.glob(f"{kind}-*.jsonl"))) for kind in ("questions", "notes", "news")
     )
-    return [_person(tokenizer, known, notes.get(key, [])) for key, known in facts.items()]
+    return [
+        _person(tokenizer, known, notes.get(key, []), news.get(key, []))
+        for key, known in facts.items()
+    ]
 
 
-def _person(tokenizer: Tokenizer, facts: list[Fact], notes: list[dict[str, Any]]) -> Person:
+def _person(
+    tokenizer: Tokenizer, facts: list[Fact], notes: list[dict[str, Any]], news: list[dict[str, Any]]
+) -> Person:
     number = {fact["plain"]: n for n, fact in enumerate(facts)}
+    notes = [*notes, *({"note": n["note"], "facts": [n | {"answer": n["now"]}]} for n in news)]
     random.shuffle(notes)
     half = len(notes) // 2
     noted = []
@@ -275,7 +292,8 @@ def teach(model: Reader, people: Sequence[Person], vectors: dict[str, Tensor], r
         person = people[order.pop()]
         passages = random.choice(person.noted) if random.random() < NOTED else person.short
         texts: list[str] = []
-        own: list[Places | None] = []
+        own: list[Places] = []
+        hidden: list[bool] = []
         for n in sorted({n for _, places in passages for n in places}):
             fact = person.facts[n]
             places = {k: found[n] for k, (_, found) in enumerate(passages) if n in found}
@@ -283,13 +301,14 @@ def teach(model: Reader, people: Sequence[Person], vectors: dict[str, Tensor], r
             forms += [*random.sample(fact["roundabout"], ROUNDABOUT), fact["plain"]]
             texts += forms
             own += [places] * len(forms)
+            hidden += [random.random() < HIDDEN] * len(forms)
         others = [p for p in random.sample(people, OTHERS) if p is not person]
         texts += [random.choice(asked_of(random.choice(p.facts))) for p in others]
         texts += random.sample(general, GENERAL)
-        own += [None] * (len(texts) - len(own))
-        loss = model.loss(
-            torch.stack([vectors[text] for text in texts]), own, [laid for laid, _ in passages]
-        )
+        own += [{} for _ in range(len(texts) - len(own))]
+        hidden += [False] * (len(texts) - len(hidden))
+        asked = torch.stack([vectors[text] for text in texts])
+        loss = model.loss(asked, own, hidden, [laid for laid, _ in passages])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([*layers, *heads], 1.0)
