@@ -22,7 +22,6 @@ from safetensors.numpy import load_file
 
 from acclimate.adapters.grammar import stem
 from acclimate.adapters.shipped import shipped_file
-from acclimate.daemon.judge import AFTER, BEFORE
 from acclimate.daemon.study import sentence
 from acclimate.store.index import Hit
 
@@ -61,7 +60,6 @@ class Quote:
     at: int  # which of the texts
     text: str
     score: float
-    around: str = ""  # the words of the text that it stands among
 
     def counts_before(self, cue: object | None, shown: Sequence[object]) -> bool:
         """Whether it answers and not the cue, if there is one; `shown` are the passages that go
@@ -80,9 +78,6 @@ class _Words:
 
     def said(self, first: int, last: int) -> str:
         return self.text[self.spans[first][0] : self.spans[last][1]]
-
-    def around(self, first: int, last: int) -> str:
-        return self.said(max(0, first - BEFORE), min(len(self.spans) - 1, last + AFTER))
 
     def may_begin(self, word: int) -> bool:
         at = self.spans[word][0]
@@ -162,7 +157,7 @@ class Reader:
             if found := _best(words, fits_first, fits_last, known):
                 begin, end, fits = found
                 score = float(heads["scale"]) * fits
-                quote = Quote(at, words.said(begin, end), score - none, words.around(begin, end))
+                quote = Quote(at, words.said(begin, end), score - none)
                 quotes.append((score + NEARNESS * near, quote))
         quotes.sort(key=lambda ranked: -ranked[0])
         return [quote for _, quote in quotes]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from acclimate.adapters.gguf_check import read_header
+from acclimate.adapters.request import asks_to_write
 from acclimate.store.chunk import sentences
 from acclimate.store.db import Db
 from acclimate.store.errors import EngineError
@@ -36,6 +37,10 @@ _QUESTION_WORDS = frozenset(
         " which whose will with would your",
     )
 )
+
+
+# An exchange as it is indexed (`store.chats`).
+_EXCHANGE = re.compile(r"User: (.*?)\nAssistant: ", re.DOTALL)
 
 
 class RetrievalConfig(BaseModel):
@@ -73,8 +78,8 @@ class TextEmbedder(Protocol):
 class Found:
     """Passages worth showing, best first, and some more that may bear out what is thought.
 
-    `candidates` are the nearest by meaning alone, however near, each with its similarity as score;
-    `vector` is the query's, None where there are none.
+    `candidates` are the nearest by meaning alone, however near, each with its similarity as score,
+    without what was written on request; `vector` is the query's, None where there are none.
     """
 
     near: list[Hit] = field(default_factory=list)
@@ -135,7 +140,8 @@ class Retriever:
             if (similarity := similarities.get(hit.chunk_id)) is not None:
                 score, floor = similarity, self.settings.min_similarity
                 rank = similarity + WORDS_WEIGHT * words
-                similar.append(replace(hit, score=round(similarity, 4)))
+                if not _was_written(hit.text):
+                    similar.append(replace(hit, score=round(similarity, 4)))
             if score >= floor:
                 fitting.append((rank, replace(hit, score=round(score, 4))))
         similar.sort(key=lambda hit: -hit.score)
@@ -225,3 +231,9 @@ def within(hits: Sequence[Hit], max_chars: int) -> list[Hit]:
 def question_of(messages: Sequence[Mapping[str, str]]) -> str:
     """What to search for: what the user said last, empty when somebody else did."""
     return messages[-1]["content"] if messages and messages[-1]["role"] == "user" else ""
+
+
+def _was_written(text: str) -> bool:
+    """Whether this is something that was written for the person, which says nothing about him."""
+    found = _EXCHANGE.match(text)
+    return found is not None and asks_to_write(found[1])

@@ -88,6 +88,13 @@ def test_what_the_question_says_is_no_answer(reader: Reader, embedder: Embedder)
     assert reader.read("My cat Pickersgill?", vector, texts, [0.5]) == []
 
 
+def test_a_name_is_said_whole(reader: Reader, embedder: Embedder) -> None:
+    texts = ["Guests get the other network. On Sunday I called it Soggy Heron, after the wet one."]
+    question = "What is our wifi called?"
+    (found,) = reader.read(question, embedder.embed([question])[0], texts, [0.5])
+    assert found.text == "Soggy Heron"
+
+
 def test_nothing_is_read_in_no_texts(reader: Reader, embedder: Embedder) -> None:
     vector = embedder.embed(["Who?"])[0]
     assert reader.answer("Who?", vector, []) is None
