@@ -3,6 +3,7 @@
 Knows no HTTP. Replies are kept for feedback only: nothing here feeds the buffer or the index.
 """
 
+import math
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.request import may_be_question
 from acclimate.daemon.contexts import BASE, LIVE
-from acclimate.daemon.cueing import Cue, Cueing, agreeing
+from acclimate.daemon.cueing import Cue, Cueing, agreeing, worth
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.reader import Quote, Reader, quoting
 from acclimate.daemon.retrieve import Found, Retriever, question_of
@@ -243,9 +244,9 @@ class Completion:
             adapter = BASE
         texts = [hit.text for hit in found.wider]
         passages, cue = agreeing(self._cues(adapter, messages), found.near, found.wider, texts)
-        borne_out = cue is not None and passages
-        quote = None if borne_out else self._quote(messages, found, warnings)
-        if quote and quote.counts_before(cue, passages):
+        least = worth(cue, borne_out=bool(passages))
+        quote = self._quote(messages, found, warnings) if least < math.inf else None
+        if quote and quote.score > least:
             cue, passages = None, [found.candidates[quote.at]]
         else:
             quote = None

@@ -7,6 +7,7 @@ Knows vectors of what was taught; knows no engine and no index.
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 import threading
@@ -38,7 +39,12 @@ log = structlog.get_logger(__name__)
 MIN_SIMILARITY, MIN_BORNE_OUT = 0.4, 0.3
 # Of the nearest cue where no passage bears one out, and how much farther than it one may be that a
 # passage does bear out.
-SURE_BESIDE, AS_GOOD = 0.5, 0.05
+SURE_BESIDE, AS_GOOD = 0.45, 0.02
+# What a cue is worth beside an answer that the reader finds in a passage, whose score is how much
+# likelier (log-odds) it is than none: so much for its similarity above a point, and some more where
+# a passage bears it out. From `WORTH_IT` on nothing is read.
+NEAR_WEIGHT, NEAR_POINT, BORNE_OUT = 20.0, 0.4, 1.0
+WORTH_IT = 8.0
 # How much nearer to a general text than to all that was taught a question may be that somebody asks
 # about what was taught.
 NEARER = 0.05
@@ -78,6 +84,15 @@ class Cue:
         """Which of the texts, the first of them, has the answer; None where none has."""
         wanted = f" {_bare(self.answer)} "
         return next((at for at, text in enumerate(texts) if wanted in f" {_bare(text)} "), None)
+
+
+def worth(cue: Cue | None, *, borne_out: bool) -> float:
+    """How surely a cue leads to the answer, as a score that the reader's has to be above; infinite
+    where nothing need be read."""
+    if cue is None:
+        return -math.inf
+    found = NEAR_WEIGHT * (cue.near - NEAR_POINT) + (BORNE_OUT if borne_out else 0.0)
+    return found if found < WORTH_IT else math.inf
 
 
 def agreeing(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -29,8 +29,10 @@ MOST_WORDS = 8  # of an answer
 MOST_TOKENS = 256  # of a passage
 LOOKED_AT = 10  # beginnings of answers in a passage
 NEARNESS = 20.0  # what the passage's similarity to the question counts beside the two words'
-SURE = 2.0  # how much likelier than none an answer must be; below, the model reads as well
-CLEAR = 6.0  # likewise, to count before a taught question that no passage bears out
+SURE = 1.0  # how much likelier than none an answer must be; below, the model reads as well
+# The latest of the best three answers counts that is so much likelier than none, and so much less
+# likely than the best at most: it may be news of the same matter.
+AS_GOOD, NEWS = 3.0, 2.0
 KEPT = 48  # passages whose words are remembered
 
 WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
@@ -41,6 +43,13 @@ _ENDS = re.compile(
 _BEGINS = frozenset("$£€#'\"")
 _LITTLE = frozenset("the a an my our your his her their of to in on at for with and".split())
 _JOINTS = frozenset("-.:/@")  # between letters or digits they make one word of two
+_NUMBERS = (
+    "one two three four five six seven eight nine ten eleven twelve (?:thir|four|fif|six|seven"
+    "|eigh|nine)teen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half"
+    " quarter first second third"
+    " (?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\\w+teen|\\w+tie)th"
+)
+_NUMERIC = re.compile(rf"\d|\b(?:{'|'.join(_NUMBERS.split())})\b", re.IGNORECASE)
 
 Vector = NDArray[np.float32]
 
@@ -60,11 +69,7 @@ class Quote:
     at: int  # which of the texts
     text: str
     score: float
-
-    def counts_before(self, cue: object | None, shown: Sequence[object]) -> bool:
-        """Whether it answers and not the cue, if there is one; `shown` are the passages that go
-        with it, none where none bears it out."""
-        return cue is None or (self.score >= CLEAR and not shown)
+    rank: float = 0.0  # its score, and what the text's similarity to the question counts beside it
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,12 @@ class Reader:
         """
         near = [hit.score for hit in passages]
         quotes = self.read(question, vector, [hit.text for hit in passages], near)
-        return quotes[0] if quotes and quotes[0].score > SURE else None
+        if not quotes or quotes[0].score <= SURE:
+            return None
+        best = quotes[0]
+        others = [quote for quote in quotes[1:3] if _as_good(quote, best)]
+        latest = max((best, *others), key=lambda quote: passages[quote.at].chunk_id)
+        return replace(latest, score=max(latest.score, best.score))
 
     def read(
         self, question: str, vector: Vector, texts: Sequence[str], nearness: Sequence[float]
@@ -148,7 +158,7 @@ class Reader:
         first, last = (_unit(heads[f"{name}.weight"] @ asked) for name in ("first", "last"))
         none = 2 * float(heads["none.weight"] @ vector + heads["none.bias"])
         known = frozenset(_told(question))
-        quotes = []
+        quotes: list[Quote] = []
         for at, (words, near) in enumerate(zip(self._words(texts), nearness, strict=True)):
             fits_first, fits_last = (
                 vectors.astype(np.float32) @ pointing
@@ -156,11 +166,9 @@ class Reader:
             )
             if found := _best(words, fits_first, fits_last, known):
                 begin, end, fits = found
-                score = float(heads["scale"]) * fits
-                quote = Quote(at, words.said(begin, end), score - none)
-                quotes.append((score + NEARNESS * near, quote))
-        quotes.sort(key=lambda ranked: -ranked[0])
-        return [quote for _, quote in quotes]
+                score = float(heads["scale"]) * fits - none
+                quotes.append(Quote(at, words.said(begin, end), score, score + NEARNESS * near))
+        return sorted(quotes, key=lambda quote: -quote.rank)
 
     def _words(self, texts: Sequence[str]) -> list[_Words]:
         with self._lock:
@@ -213,6 +221,17 @@ def quoting(words: str) -> str:
     """A grammar (GBNF) for a reply of these words alone, as a sentence."""
     said = sentence(words).replace("\\", "\\\\").replace('"', '\\"')
     return f'root ::= "{said}"'
+
+
+def _as_good(quote: Quote, best: Quote) -> bool:
+    """Whether an answer may be the right one instead of the best."""
+    clear = quote.score >= NEWS and quote.rank >= best.rank - AS_GOOD
+    return clear and is_numeric(quote.text) == is_numeric(best.text)
+
+
+def is_numeric(text: str) -> bool:
+    """Whether it says a number, in digits or words."""
+    return _NUMERIC.search(text) is not None
 
 
 def _best(

@@ -7,7 +7,6 @@ supersedes the old answer (`store.topics`). Knows texts and vectors; knows no la
 
 from __future__ import annotations
 
-import re
 import threading
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from acclimate.adapters.questions import ECHOED
 from acclimate.adapters.topic import is_news
 from acclimate.daemon.general import Embed
-from acclimate.daemon.reader import SURE, Reader
+from acclimate.daemon.reader import Reader, is_numeric
 from acclimate.daemon.study import find_topics, sentence
 from acclimate.store import updates
 from acclimate.store.chunk import sentences
@@ -33,16 +32,9 @@ BATCH = 16
 MOST = 256  # passages that one call reads: a tenth of a second each
 MOST_EMBEDDED = 2000  # questions that wait for their first round, the latest ones
 NEAR = 0.45  # a passage to a question, at least (as in `Index.similarities`)
+CLEAR = 2.0  # how much likelier than none (log-odds) an answer must be
 ALIKE = 0.8  # two questions for the same thing, though it was told otherwise (cosine)
 LOOKED_AT = 12  # questions for each passage
-
-_NUMBERS = (
-    "one two three four five six seven eight nine ten eleven twelve (?:thir|four|fif|six|seven"
-    "|eigh|nine)teen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand half"
-    " quarter first second third"
-    " (?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\\w+teen|\\w+tie)th"
-)
-_NUMERIC = re.compile(rf"\d|\b(?:{'|'.join(_NUMBERS.split())})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -97,8 +89,8 @@ class Updates:
             vector = self._embed([question])[0]
             near = similarity(vectors, vector)
             quotes = self._reader.read(question, vector, [part.text], [near])
-            clear = near >= NEAR and quotes and quotes[0].score >= SURE
-            if clear and changes(known.told[n], quotes[0].text):
+            clear = near >= NEAR and quotes and quotes[0].score >= CLEAR
+            if clear and replaces(part.text, known.told[n], quotes[0].text):
                 answer, told = quotes[0].text, known.told[n]
                 found.append(_Found(near, known.examples[n], question, vector, told, answer))
         if not found:
@@ -137,9 +129,20 @@ def similarity(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> floa
     return nearness(near[0], max(near))
 
 
+def replaces(text: str, before: str, now: str) -> bool:
+    """Whether a text may say that an answer is another one now.
+
+    Where it says the earlier one, too, it does so close by; else it may well still hold.
+    """
+    parts = [part.casefold() for part in sentences(text) or [text]]
+    old, new = ([n for n, p in enumerate(parts) if said in p] for said in (before, now.casefold()))
+    close = not old or any(abs(one - other) < 2 for one in old for other in new)
+    return close and changes(before, now)
+
+
 def changes(before: str, now: str) -> bool:
     """Whether an answer says something else than an earlier one, of the same kind."""
     told_now = now.casefold().strip(" .!")
     if told_now in before or before in told_now:
         return False
-    return bool(_NUMERIC.search(before)) == bool(_NUMERIC.search(now))
+    return is_numeric(before) == is_numeric(now)

@@ -95,6 +95,16 @@ def test_a_name_is_said_whole(reader: Reader, embedder: Embedder) -> None:
     assert found.text == "Soggy Heron"
 
 
+def test_of_two_answers_that_are_as_good_the_later_counts(
+    reader: Reader, embedder: Embedder
+) -> None:
+    before, now = "My dentist is Dr Abara, up the hill.", "My dentist is Dr Lindqvist, in Fell Row."
+    for texts in ([before, now], [now, before]):
+        found = answer(reader, embedder, "Who is my dentist?", texts)
+        assert found is not None
+        assert found.text in texts[1], "passages are in the order in which they came"
+
+
 def test_nothing_is_read_in_no_texts(reader: Reader, embedder: Embedder) -> None:
     vector = embedder.embed(["Who?"])[0]
     assert reader.answer("Who?", vector, []) is None

@@ -9,7 +9,7 @@ import pytest
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.reader import Reader
 from acclimate.daemon.study import study
-from acclimate.daemon.updates import Updates, changes
+from acclimate.daemon.updates import Updates, changes, replaces
 from acclimate.store import buffer
 from acclimate.store.db import Db
 from acclimate.store.files import Home
@@ -119,3 +119,16 @@ def test_the_passage_that_is_forgotten_takes_its_update_along(
 )
 def test_an_answer_of_another_kind_changes_nothing(before: str, now: str, does: bool) -> None:
     assert changes(before, now) is does
+
+
+@pytest.mark.parametrize(
+    ("text", "does"),
+    [
+        ("Casimir is my apprentice now.", True),
+        ("Casimir is my apprentice now, since Lowenna went to sea.", True),
+        ("Lowenna went to sea. Casimir is my apprentice now.", True),
+        ("Casimir came by, new boots on. No luck at the weir. Rain. Lowenna swept up.", False),
+    ],
+)
+def test_what_says_the_earlier_answer_elsewhere_replaces_nothing(text: str, does: bool) -> None:
+    assert replaces(text, "lowenna", "Casimir") is does

@@ -1,5 +1,6 @@
 """Cues: a taught question that means what is asked, and nothing else, stands behind it."""
 
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from acclimate.adapters.passages import with_cue
 from acclimate.adapters.questions import ENOUGH
 from acclimate.adapters.request import MAX_CHARS
 from acclimate.adapters.scope import Scope
-from acclimate.daemon.cueing import Cue, Cueing, agreeing
+from acclimate.daemon.cueing import Cue, Cueing, agreeing, worth
 from acclimate.daemon.general import General
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.store import buffer, cues, ledger
@@ -133,8 +134,8 @@ def test_requests_like_those_that_were_taught_are_the_adapters(db: Db, home: Hom
 
 def test_the_first_cue_that_a_passage_bears_out_counts() -> None:
     key, canoe = (
-        Cue("Who has my key?", "Petra.", None, 0.48),
-        Cue("Where is it?", "Orrin.", "Where is it?", 0.46),
+        Cue("Who has my key?", "Petra.", None, 0.44),
+        Cue("Where is it?", "Orrin.", "Where is it?", 0.43),
     )
     far = Cue("What is on my list?", "Tea.", "What is on my list?", 0.36)
     near, wider = ["the garden"], ["the garden", "it lies on the Orrin", "tea, bread"]
@@ -146,6 +147,14 @@ def test_the_first_cue_that_a_passage_bears_out_counts() -> None:
     assert agreeing([sure, far], near, wider, wider) == ([], sure), "what was taught counts"
     assert agreeing([key, canoe], [], [], []) == ([], key), "nothing is shown"
     assert agreeing([far], [], [], []) == ([], None), "not near enough by itself"
+
+
+def test_a_cue_is_worth_more_the_nearer_it_is_and_where_a_passage_bears_it_out() -> None:
+    cue = Cue("Who has my key?", "Petra.", None, 0.6)
+    alone, borne_out = (worth(cue, borne_out=said) for said in (False, True))
+    assert worth(None, borne_out=False) < worth(replace(cue, near=0.3), borne_out=False) < alone
+    assert alone < borne_out < math.inf
+    assert worth(replace(cue, near=0.95), borne_out=True) == math.inf, "nothing need be read"
 
 
 def test_others_that_may_be_meant_follow_the_nearest(db: Db, home: Home) -> None:
