@@ -28,6 +28,7 @@ from continual.streams import right  # noqa: E402
 from acclimate.adapters.evaluate import share  # noqa: E402
 from acclimate.adapters.shipped import shipped_lines  # noqa: E402
 from acclimate.adapters.snapshot import Taught  # noqa: E402
+from acclimate.daemon.cueing import agreeing, worth  # noqa: E402
 from acclimate.daemon.scoping import SCOPE_FILE  # noqa: E402
 from acclimate.store import ledger  # noqa: E402
 
@@ -83,11 +84,25 @@ def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
                 found = person.cueing.of(ADAPTER, asked) if inside(text) else None
                 return None if found is None else found.question
 
+            def said(text: str) -> str:
+                """The cue's answer, or what is quoted."""
+                asked = [{"role": "user", "content": text}]
+                read = person.read(text, personal=inside(text))
+                cues = person.cueing.several(ADAPTER, asked) if inside(text) else []
+                shown, best = agreeing(cues, read.near, read.wider, read.wider)
+                least = worth(best, borne_out=bool(shown))
+                if read.quote is not None and read.quote.score > least:
+                    return read.quote.text
+                return "" if best is None else best.answer
+
             for kind, asked in about.items():
                 found[kind] = share([inside(text) for text, _ in asked])
                 under = [(cue(text) or text, fact) for text, fact in asked]
                 found[f"{kind}: led to the answer"] = share(
                     [right(replies.get(t, ""), f.answers_after(rounds)) for t, f in under]
+                )
+                found[f"{kind}: … with retrieval"] = share(
+                    [right(said(text), fact.answers_after(rounds)) for text, fact in asked]
                 )
             for kind, texts in others.items():
                 found[kind] = share([inside(text) for text in texts])

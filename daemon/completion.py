@@ -239,13 +239,17 @@ class Completion:
         messages = asked.plain_messages()
         warnings: list[str] = []
         found = self._found(asked, messages, warnings)
-        instead_of = self._outside(messages) if adapter == LIVE else None
+        live = adapter == LIVE and self._engine.live != BASE
+        instead_of = self._outside(messages) if live else None
+        personal = live and self._scoping is not None and instead_of is None
         if instead_of:
             adapter = BASE
         texts = [hit.text for hit in found.wider]
         passages, cue = agreeing(self._cues(adapter, messages), found.near, found.wider, texts)
         least = worth(cue, borne_out=bool(passages))
-        quote = self._quote(messages, found, warnings) if least < math.inf else None
+        quote = None
+        if least < math.inf:
+            quote = self._quote(messages, found, warnings, personal=personal)
         if quote and quote.score > least:
             cue, passages = None, [found.candidates[quote.at]]
         else:
@@ -322,13 +326,19 @@ class Completion:
             return Found()
 
     def _quote(
-        self, messages: Sequence[Mapping[str, str]], found: Found, warnings: list[str]
+        self,
+        messages: Sequence[Mapping[str, str]],
+        found: Found,
+        warnings: list[str],
+        *,
+        personal: bool,
     ) -> Quote | None:
         """The words of a candidate that answer the last message, if it asks for a fact."""
         if self._reader is None or found.vector is None or not stands_alone(messages):
             return None
+        asked, candidates = question_of(messages), found.candidates
         try:
-            return self._reader.answer(question_of(messages), found.vector, found.candidates)
+            return self._reader.answer(asked, found.vector, candidates, personal=personal)
         except (AcclimateError, OSError) as error:
             log.warning("reading_failed", error=str(error))
             warnings.append(f"the passages were not read: {error}")

@@ -29,7 +29,9 @@ MOST_WORDS = 8  # of an answer
 MOST_TOKENS = 256  # of a passage
 LOOKED_AT = 10  # beginnings of answers in a passage
 NEARNESS = 20.0  # what the passage's similarity to the question counts beside the two words'
-SURE = 1.0  # how much likelier than none an answer must be; below, the model reads as well
+# How much likelier than none an answer must be, to any question and to one that is about the
+# person's life; below, the model reads as well.
+SURE, SURE_OF_PERSON = 1.0, -1.0
 # The latest of the best three answers counts that is so much likelier than none, and so much less
 # likely than the best at most: it may be news of the same matter.
 AS_GOOD, NEWS = 3.0, 2.0
@@ -132,13 +134,18 @@ class Reader:
         """The one that comes with the program, for the default embedder."""
         return cls(encoder, shipped_file("reader.gguf"), shipped_file("reader.safetensors"))
 
-    def answer(self, question: str, vector: Vector, passages: Sequence[Hit]) -> Quote | None:
+    def answer(
+        self, question: str, vector: Vector, passages: Sequence[Hit], *, personal: bool = False
+    ) -> Quote | None:
         """The best answer that these have, each with its similarity as score; None where it is not
-        surely likelier than none (`SURE`). Raises EngineError, AdapterError.
+        surely enough likelier than none.
+
+        `personal` says that the question is about the person's life. Raises EngineError,
+        AdapterError.
         """
         near = [hit.score for hit in passages]
         quotes = self.read(question, vector, [hit.text for hit in passages], near)
-        if not quotes or quotes[0].score <= SURE:
+        if not quotes or quotes[0].score <= (SURE_OF_PERSON if personal else SURE):
             return None
         best = quotes[0]
         others = [quote for quote in quotes[1:3] if _as_good(quote, best)]
@@ -157,7 +164,7 @@ class Reader:
         asked = vector + heads["outer.weight"] @ _gelu(inner) + heads["outer.bias"]
         first, last = (_unit(heads[f"{name}.weight"] @ asked) for name in ("first", "last"))
         none = 2 * float(heads["none.weight"] @ vector + heads["none.bias"])
-        known = frozenset(_told(question))
+        known = frozenset(content_words(question))
         quotes: list[Quote] = []
         for at, (words, near) in enumerate(zip(self._words(texts), nearness, strict=True)):
             fits_first, fits_last = (
@@ -249,7 +256,7 @@ def _best(
             said = words.said(begin, end)
             if _ENDS.search(said):
                 break
-            if not words.may_end(end) or known >= {*_told(said)}:
+            if not words.may_end(end) or known >= {*content_words(said)}:
                 continue
             fits = float(first[begin] + last[end])
             if fits > most:
@@ -257,7 +264,7 @@ def _best(
     return None if found is None else (*words.whole_name(*found), most)
 
 
-def _told(text: str) -> list[str]:
+def content_words(text: str) -> list[str]:
     """The words of a text in one spelling, without those that say little."""
     words = (match[0] for match in WORD.finditer(text.casefold()) if match[0].isalnum())
     return [stem(word) for word in words if word not in _LITTLE]

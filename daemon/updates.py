@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from acclimate.adapters.questions import ECHOED
 from acclimate.adapters.topic import is_news
 from acclimate.daemon.general import Embed
-from acclimate.daemon.reader import Reader, is_numeric
+from acclimate.daemon.reader import Reader, content_words, is_numeric
 from acclimate.daemon.study import find_topics, sentence
 from acclimate.store import updates
 from acclimate.store.chunk import sentences
@@ -31,8 +31,8 @@ log = structlog.get_logger(__name__)
 BATCH = 16
 MOST = 256  # passages that one call reads: a tenth of a second each
 MOST_EMBEDDED = 2000  # questions that wait for their first round, the latest ones
-NEAR = 0.45  # a passage to a question, at least (as in `Index.similarities`)
-CLEAR = 2.0  # how much likelier than none (log-odds) an answer must be
+NEAR = 0.4  # a passage to a question, at least (as in `Index.similarities`)
+CLEAR = 1.0  # how much likelier than none (log-odds) an answer must be
 ALIKE = 0.8  # two questions for the same thing, though it was told otherwise (cosine)
 LOOKED_AT = 12  # questions for each passage
 
@@ -132,17 +132,23 @@ def similarity(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> floa
 def replaces(text: str, before: str, now: str) -> bool:
     """Whether a text may say that an answer is another one now.
 
-    Where it says the earlier one, too, it does so close by; else it may well still hold.
+    The sentence that has it speaks of a change. Where the text says the earlier one, too, it does
+    so close by; else that may well still hold.
     """
-    parts = [part.casefold() for part in sentences(text) or [text]]
-    old, new = ([n for n, p in enumerate(parts) if said in p] for said in (before, now.casefold()))
+    parts = sentences(text) or [text]
+    said = [part.casefold() for part in parts]
+    new = [n for n, part in enumerate(said) if now.casefold() in part and is_news(parts[n])]
+    old = [n for n, part in enumerate(said) if before in part]
     close = not old or any(abs(one - other) < 2 for one in old for other in new)
-    return close and changes(before, now)
+    return bool(new) and close and changes(before, now)
 
 
 def changes(before: str, now: str) -> bool:
     """Whether an answer says something else than an earlier one, of the same kind."""
     told_now = now.casefold().strip(" .!")
     if told_now in before or before in told_now:
+        return False
+    words, words_now = ({*content_words(text)} for text in (before, now))
+    if words <= words_now or words_now <= words:
         return False
     return is_numeric(before) == is_numeric(now)

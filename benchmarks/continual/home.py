@@ -153,11 +153,13 @@ class PersonHome:
         """What retrieval finds for a question, for a model that is to read it."""
         return _shown(self.retriever.find(question))
 
-    def read(self, question: str) -> Passages:
-        """The same, with the words in it that answer the question."""
+    def read(self, question: str, *, personal: bool | None = None) -> Passages:
+        """The same, with the words in it that answer the question; whether that is about the person
+        is what the live adapter's scope says, if it is not given."""
         found, quote = self.retriever.find(question), None
         if found.vector is not None:
-            quote = self.reader.answer(question, found.vector, found.candidates)
+            sure = self.inside(question) if personal is None else personal
+            quote = self.reader.answer(question, found.vector, found.candidates, personal=sure)
         return replace(_shown(found), quote=quote)
 
     def inside(self, question: str) -> bool:

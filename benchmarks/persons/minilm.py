@@ -4,7 +4,7 @@ matrix is kept."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 WIDTH = 384
+HELD_OUT = ("29", "30")  # files of persons that nothing is taught by
 
 
 def encoder(weights: Mapping[str, Tensor]) -> BertModel:
@@ -38,10 +39,12 @@ def through(layers: nn.ModuleList, hidden: Tensor, mask: Tensor) -> Tensor:
     return hidden
 
 
-def by_person(files: Sequence[Path]) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """The lines of JSON Lines files named KIND-NN.jsonl, by (NN, person)."""
+def by_person(kind: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """The lines of the files KIND-NN.jsonl, by (NN, person), without those that are held out."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for path in files:
+    for path in sorted(Path(__file__).parent.glob(f"{kind}-*.jsonl")):
+        if path.stem.endswith(HELD_OUT):
+            continue
         for line in path.read_text("utf-8").splitlines():
             each = json.loads(line)
             found.setdefault((path.stem[-2:], each["person"]), []).append(each)

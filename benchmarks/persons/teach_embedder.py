@@ -147,10 +147,7 @@ def _alike(one: str, other: str) -> bool:
 
 def people() -> list[list[Fact]]:
     """The facts of each made-up person."""
-    facts, notes = (
-        by_person(sorted(Path(__file__).parent.glob(f"{kind}-*.jsonl")))
-        for kind in ("questions", "notes")
-    )
+    facts, notes = map(by_person, ("questions", "notes"))
     for key, known in facts.items():
         for fact in known:
             told = [(fact["note"], short_reply(fact["plain"], fact["reply"]).rstrip("."))]

@@ -41,7 +41,6 @@ from acclimate.daemon.reader import WORD
 from acclimate.store.chunk import chunk_text
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HERE = Path(__file__).resolve().parent
 Fact = dict[str, Any]  # plain, reply, note, reworded, roundabout
 Places = dict[int, list[tuple[int, int]]]  # passage or fact → first and last words of the answer
 
@@ -189,9 +188,7 @@ class Reader(nn.Module):
 
 def persons(tokenizer: Tokenizer) -> list[Person]:
     """All made-up persons with their passages."""
-    facts, notes, news = (
-        by_person(sorted(HERE.glob(f"{kind}-*.jsonl"))) for kind in ("questions", "notes", "news")
-    )
+    facts, notes, news = map(by_person, ("questions", "notes", "news"))
     return [
         _person(tokenizer, known, notes.get(key, []), news.get(key, []))
         for key, known in facts.items()

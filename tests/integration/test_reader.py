@@ -64,10 +64,29 @@ def answer(reader: Reader, embedder: Embedder, question: str, texts: list[str]) 
 def test_it_finds_the_words_that_answer(
     reader: Reader, embedder: Embedder, question: str, at: int, said: str
 ) -> None:
-    found = answer(reader, embedder, question, TEXTS)
-    assert found is not None
+    vector = embedder.embed([question])[0]
+    near = embedder.embed(TEXTS) @ vector
+    found, *_ = reader.read(question, vector, TEXTS, near.tolist())
     assert (found.at, said in found.text) == (at, True)
     assert found.text in TEXTS[at]
+
+
+def test_it_answers_where_it_is_sure(reader: Reader, embedder: Embedder) -> None:
+    found = answer(reader, embedder, "What is our workshop cat called?", TEXTS)
+    assert found is not None
+    assert found.text == "Pickersgill"
+
+
+def test_it_needs_to_be_less_sure_of_a_question_about_the_person(
+    reader: Reader, embedder: Embedder
+) -> None:
+    question = "Where is my sister moving?"
+    vector = embedder.embed([question])[0]
+    hit = Hit(1, LETTER, "letter.md", "notes", 1, 1, float((embedder.embed([LETTER]) @ vector)[0]))
+    assert reader.answer(question, vector, [hit]) is None
+    found = reader.answer(question, vector, [hit], personal=True)
+    assert found is not None
+    assert found.text == "Leith"
 
 
 @pytest.mark.parametrize(
