@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PERSONS = ROOT / "benchmarks" / "persons"
-sys.path.insert(0, str(PERSONS))
+sys.path.insert(0, str(ROOT / "benchmarks" / "persons"))
 
-from minilm import HELD_OUT  # noqa: E402
+from minilm import by_person  # noqa: E402
 
 from acclimate.daemon import log as logs  # noqa: E402
 from acclimate.daemon.embed import Embedder  # noqa: E402
@@ -36,20 +35,16 @@ from acclimate.store.ingest import add_bytes  # noqa: E402
 Row = dict[str, Any]
 
 
-def lines(kind: str, file: str, person: int) -> list[Row]:
-    rows = map(json.loads, (PERSONS / f"{kind}-{file}.jsonl").read_text("utf-8").splitlines())
-    return [row for row in rows if row["person"] == person]
-
-
 def alike(one: str, other: str) -> bool:
     """Whether all words of one are in the other."""
     words = [{*re.findall(r"\w+", text.casefold())} for text in (one, other)]
     return words[0] <= words[1] or words[1] <= words[0]
 
 
-def measure(embedder: Embedder, reader: Reader, file: str, person: int) -> dict[str, Any]:
+def measure(
+    embedder: Embedder, reader: Reader, facts: list[Row], notes: list[Row], news: list[Row]
+) -> Row:
     """One person's changes: how many there are, how many were found rightly, and what else was."""
-    facts, notes, news = (lines(kind, file, person) for kind in ("questions", "notes", "news"))
     with tempfile.TemporaryDirectory() as root:
         db = Db(Home.create(Path(root) / "home").db)
         try:
@@ -84,12 +79,12 @@ def main() -> int:
     logs.set_up(level="warning")
     embedder = Embedder(args.models / "all-minilm-l6-v2.gguf")
     reader = Reader.shipped(embedder)
-    rows: list[dict[str, Any]] = []
+    facts, notes, news = (by_person(k, held_out=True) for k in ("questions", "notes", "news"))
+    rows: list[Row] = []
     try:
-        for file in HELD_OUT:
-            for person in range(1, 7):
-                rows.append(measure(embedder, reader, file, person))
-                print(f"{file}, person {person}: {rows[-1]}", flush=True)
+        for (file, person), known in facts.items():
+            rows.append(measure(embedder, reader, known, notes[file, person], news[file, person]))
+            print(f"{file}, person {person}: {rows[-1]}", flush=True)
     finally:
         embedder.close()
     changes, right = (sum(row[key] for row in rows) for key in ("changes", "right"))

@@ -239,9 +239,9 @@ class Completion:
         messages = asked.plain_messages()
         warnings: list[str] = []
         found = self._found(asked, messages, warnings)
-        live = adapter == LIVE and self._engine.live != BASE
-        instead_of = self._outside(messages) if live else None
-        personal = live and self._scoping is not None and instead_of is None
+        live = self._engine.live if adapter == LIVE else BASE
+        inside = self._inside(live, messages)
+        instead_of = live if inside is False else None
         if instead_of:
             adapter = BASE
         texts = [hit.text for hit in found.wider]
@@ -249,7 +249,7 @@ class Completion:
         least = worth(cue, borne_out=bool(passages))
         quote = None
         if least < math.inf:
-            quote = self._quote(messages, found, warnings, personal=personal)
+            quote = self._quote(messages, found, warnings, personal=inside is True)
         if quote and quote.score > least:
             cue, passages = None, [found.candidates[quote.at]]
         else:
@@ -344,12 +344,11 @@ class Completion:
             warnings.append(f"the passages were not read: {error}")
             return None
 
-    def _outside(self, messages: Sequence[Mapping[str, str]]) -> str | None:
-        """The live adapter, if these are nothing like what it was taught."""
-        live = self._engine.live
+    def _inside(self, live: str, messages: Sequence[Mapping[str, str]]) -> bool | None:
+        """Whether these are like what the live adapter was taught; None where nothing tells."""
         if self._scoping is None or live == BASE:
             return None
-        return None if self._scoping.covers(live, messages) else live
+        return self._scoping.covers(live, messages)
 
     def _cues(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> list[Cue]:
         answers = self._engine.live if adapter == LIVE else adapter

@@ -6,7 +6,7 @@ Knows the index and the embedder; knows no model, no chat template and no HTTP.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from acclimate.adapters.gguf_check import read_header
 from acclimate.adapters.request import asks_to_write
+from acclimate.store.chats import asked_in
 from acclimate.store.chunk import sentences
 from acclimate.store.db import Db
 from acclimate.store.errors import EngineError
@@ -37,10 +38,6 @@ _QUESTION_WORDS = frozenset(
         " which whose will with would your",
     )
 )
-
-
-# An exchange as it is indexed (`store.chats`).
-_EXCHANGE = re.compile(r"User: (.*?)\nAssistant: ", re.DOTALL)
 
 
 class RetrievalConfig(BaseModel):
@@ -140,8 +137,7 @@ class Retriever:
             if (similarity := similarities.get(hit.chunk_id)) is not None:
                 score, floor = similarity, self.settings.min_similarity
                 rank = similarity + WORDS_WEIGHT * words
-                if not _was_written(hit.text):
-                    similar.append(replace(hit, score=round(similarity, 4)))
+                similar.append(replace(hit, score=round(similarity, 4)))
             if score >= floor:
                 fitting.append((rank, replace(hit, score=round(score, 4))))
         similar.sort(key=lambda hit: -hit.score)
@@ -153,7 +149,7 @@ class Retriever:
         return Found(
             within(near, settings.max_chars),
             [within([hit], settings.max_chars)[0] for hit in wider],
-            similar[:READ],
+            [*islice((hit for hit in similar if not _was_written(hit.text)), READ)],
             vector,
         )
 
@@ -235,5 +231,5 @@ def question_of(messages: Sequence[Mapping[str, str]]) -> str:
 
 def _was_written(text: str) -> bool:
     """Whether this is something that was written for the person, which says nothing about him."""
-    found = _EXCHANGE.match(text)
-    return found is not None and asks_to_write(found[1])
+    asked = asked_in(text)
+    return asked is not None and asks_to_write(asked)

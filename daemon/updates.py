@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from acclimate.adapters.questions import ECHOED
 from acclimate.adapters.topic import is_news
 from acclimate.daemon.general import Embed
-from acclimate.daemon.reader import Reader, content_words, is_numeric
+from acclimate.daemon.reader import SURE, Reader, content_words, is_numeric
 from acclimate.daemon.study import find_topics, sentence
 from acclimate.store import updates
 from acclimate.store.chunk import sentences
@@ -32,7 +32,6 @@ BATCH = 16
 MOST = 256  # passages that one call reads: a tenth of a second each
 MOST_EMBEDDED = 2000  # questions that wait for their first round, the latest ones
 NEAR = 0.4  # a passage to a question, at least (as in `Index.similarities`)
-CLEAR = 1.0  # how much likelier than none (log-odds) an answer must be
 ALIKE = 0.8  # two questions for the same thing, though it was told otherwise (cosine)
 LOOKED_AT = 12  # questions for each passage
 
@@ -89,7 +88,7 @@ class Updates:
             vector = self._embed([question])[0]
             near = similarity(vectors, vector)
             quotes = self._reader.read(question, vector, [part.text], [near])
-            clear = near >= NEAR and quotes and quotes[0].score >= CLEAR
+            clear = near >= NEAR and quotes and quotes[0].score >= SURE
             if clear and replaces(part.text, known.told[n], quotes[0].text):
                 answer, told = quotes[0].text, known.told[n]
                 found.append(_Found(near, known.examples[n], question, vector, told, answer))

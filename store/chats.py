@@ -69,6 +69,12 @@ class Exchange:
         return f"User: {self.prompt[-1]['content']}\nAssistant: {self.reply}"
 
 
+def asked_in(text: str) -> str | None:
+    """The question in what `Exchange.text` gives; None in any other text."""
+    asked, said, _ = text.partition("\nAssistant: ")
+    return asked.removeprefix("User: ") if said and asked.startswith("User: ") else None
+
+
 @dataclass(frozen=True)
 class BadLine:
     line: int

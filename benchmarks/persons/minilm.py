@@ -4,7 +4,9 @@ matrix is kept."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 WIDTH = 384
+WARM_UP = 15  # steps
+REPORTED = 60.0  # seconds from one line to the next
 HELD_OUT = ("29", "30")  # files of persons that nothing is taught by
 
 
@@ -39,16 +43,39 @@ def through(layers: nn.ModuleList, hidden: Tensor, mask: Tensor) -> Tensor:
     return hidden
 
 
-def by_person(kind: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """The lines of the files KIND-NN.jsonl, by (NN, person), without those that are held out."""
+def by_person(kind: str, *, held_out: bool = False) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """The lines of the files KIND-NN.jsonl, by (NN, person): of those to teach by, or of the
+    others."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for path in sorted(Path(__file__).parent.glob(f"{kind}-*.jsonl")):
-        if path.stem.endswith(HELD_OUT):
+        if path.stem.endswith(HELD_OUT) != held_out:
             continue
         for line in path.read_text("utf-8").splitlines():
             each = json.loads(line)
             found.setdefault((path.stem[-2:], each["person"]), []).append(each)
     return found
+
+
+def steps(optimizer: torch.optim.Optimizer, minutes: float) -> Iterator[dict[str, float]]:
+    """A step of training each, until the time is over: rates warm up and fall as a cosine does.
+
+    Prints the means of what each step puts into its dictionary as it goes.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    began, said, step = time.monotonic(), 0.0, 0
+    told: list[dict[str, float]] = []
+    while (spent := time.monotonic() - began) < 60 * minutes:
+        step += 1
+        part = spent / (60 * minutes)
+        share = min(1, step / WARM_UP) * (1 + math.cos(math.pi * part)) / 2
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * share
+        told.append({})
+        yield told[-1]
+        if spent - said > REPORTED:
+            means = (f"{name} {sum(t[name] for t in told) / len(told):.4f}" for name in told[0])
+            print(f"{spent:.0f} s, step {step}: {', '.join(means)}", flush=True)
+            said, told = spent, []
 
 
 def halves(moved: Tensor, rank: int) -> tuple[Tensor, Tensor]:

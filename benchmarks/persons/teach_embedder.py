@@ -15,18 +15,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 import random
 import re
-import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from minilm import by_person, encoder, halves, through
+from minilm import by_person, encoder, halves, steps, through
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch.nn import functional
@@ -48,8 +45,6 @@ STAYS = 2.0  # what staying where it was counts
 MADE = 0.5  # of the facts with questions that rules made: one of those is what was taught
 NOTES = 0.5  # what finding the note counts beside finding the question
 ASKED, REWORDED, ROUNDABOUT, GENERAL = 20, 2, 1, 32  # facts of a step, questions of each, others
-WARM_UP = 15  # steps
-REPORTED = 60.0  # seconds from one line to the next
 GENERAL_FILES = ("everyday_prompts", "anchor_prompts", "short_prompts")
 
 
@@ -165,19 +160,13 @@ def train(
     rate: float,
     start: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Adam with a cosine over the time; prints the loss as it goes. `start` are weights to go on
-    from, where they are not the original's."""
+    """Adam, for that long. `start` are weights to go on from, where they are not the original's."""
     general = [text for name in GENERAL_FILES for text in shipped_lines(name)]
     if start is not None:
         tower.model.load_state_dict(start, strict=False)
     parameters = [*tower.upper.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
-    began, said, step, losses = time.monotonic(), 0.0, 0, []
-    while (spent := time.monotonic() - began) < 60 * minutes:
-        step += 1
-        part = spent / (60 * minutes)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, step / WARM_UP) * (1 + math.cos(math.pi * part)) / 2
+    for told in steps(optimizer, minutes):
         facts = random.choice(people)
         asked, own = [], []
         for n in random.sample(range(len(facts)), min(len(facts), ASKED)):
@@ -205,11 +194,7 @@ def train(
         (loss + STAYS * moved).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        losses.append((float(loss.detach()), float(moved.detach())))
-        if spent - said > REPORTED:
-            told = "loss {:.3f}, moved {:.4f}".format(*np.mean(losses, axis=0))
-            print(f"{spent:.0f} s, step {step}: {told}", flush=True)
-            said, losses = spent, []
+        told |= {"loss": float(loss.detach()), "moved": float(moved.detach())}
 
 
 def change(

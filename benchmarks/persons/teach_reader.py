@@ -17,7 +17,6 @@ import argparse
 import math
 import random
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -25,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import numpy as np
 import torch
-from minilm import WIDTH, by_person, encoder, halves, through
+from minilm import WIDTH, by_person, encoder, halves, steps, through
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -52,9 +50,7 @@ OTHERS, GENERAL = 6, 14  # questions of a step without an answer: about others, 
 HIDDEN = 0.2  # of the facts of a step: the passages that say them are out of sight
 NOTED = 0.8  # of the steps: whole notes, lines and chats; the others: lines and chats
 LINES = 0.7  # of the facts that no note of a step says: terse lines; the others: chats
-WARM_UP = 15  # steps
 HEADS_RATE = 3  # times that of the layers
-REPORTED = 60.0  # seconds from one line to the next
 GENERAL_FILES = ("anchor_prompts", "short_prompts", "everyday_prompts", "request_prompts")
 
 
@@ -270,21 +266,15 @@ def asked_of(fact: Fact) -> list[str]:
 
 def teach(model: Reader, people: Sequence[Person], vectors: dict[str, Tensor], rate: float,
           minutes: float) -> None:  # fmt: skip
-    """Adam with a cosine over the time; prints the loss as it goes."""
+    """Adam, for that long."""
     general = [text for name in GENERAL_FILES for text in shipped_lines(name)]
     layers = [p for p in model.model.parameters() if p.requires_grad]
     heads = [*model.heads().values()]
     optimizer = torch.optim.AdamW(
-        [{"params": layers}, {"params": heads}], lr=rate, weight_decay=0.01
+        [{"params": layers}, {"params": heads, "lr": HEADS_RATE * rate}], lr=rate, weight_decay=0.01
     )
-    began, said, losses, order = time.monotonic(), 0.0, [], list[int]()
-    step = 0
-    while (spent := time.monotonic() - began) < 60 * minutes:
-        step += 1
-        part = spent / (60 * minutes)
-        now = rate * min(1, step / WARM_UP) * (1 + math.cos(math.pi * part)) / 2
-        for group, times in zip(optimizer.param_groups, (1, HEADS_RATE), strict=True):
-            group["lr"] = now * times
+    order: list[int] = []
+    for told in steps(optimizer, minutes):
         order = order or random.sample(range(len(people)), len(people))
         person = people[order.pop()]
         passages = random.choice(person.noted) if random.random() < NOTED else person.short
@@ -310,10 +300,7 @@ def teach(model: Reader, people: Sequence[Person], vectors: dict[str, Tensor], r
         loss.backward()
         torch.nn.utils.clip_grad_norm_([*layers, *heads], 1.0)
         optimizer.step()
-        losses.append(float(loss.detach()))
-        if spent - said > REPORTED:
-            print(f"{spent:.0f} s, step {step}: loss {np.mean(losses):.3f}", flush=True)
-            said, losses = spent, []
+        told["loss"] = float(loss.detach())
 
 
 def write(model: Reader, rank: int, adapter: Path, heads: Path) -> None:

@@ -41,21 +41,22 @@ def reader(embedder: Embedder) -> Reader:
     return Reader.shipped(embedder)
 
 
-def answer(reader: Reader, embedder: Embedder, question: str, texts: list[str]) -> Quote | None:
+def answer(
+    reader: Reader, embedder: Embedder, question: str, texts: list[str], *, personal: bool = False
+) -> Quote | None:
     vector = embedder.embed([question])[0]
     near = embedder.embed(texts) @ vector
     hits = [
         Hit(n, text, "note.md", "notes", 1, 1, float(score))
         for n, (text, score) in enumerate(zip(texts, near, strict=True))
     ]
-    return reader.answer(question, vector, hits)
+    return reader.answer(question, vector, hits, personal=personal)
 
 
 @pytest.mark.parametrize(
     ("question", "at", "said"),
     [
         ("What is our cat called?", 0, "Pickersgill"),
-        ("Who is our new vicar?", 1, "Oduya"),
         ("How much do I charge for coming out?", 1, "95"),
         ("Where does my bellows leather come from?", 2, "Yeovil"),
         ("Somebody furry has walked over the order book. Whom do I scold?", 0, "Pickersgill"),
@@ -64,11 +65,18 @@ def answer(reader: Reader, embedder: Embedder, question: str, texts: list[str]) 
 def test_it_finds_the_words_that_answer(
     reader: Reader, embedder: Embedder, question: str, at: int, said: str
 ) -> None:
+    found = answer(reader, embedder, question, TEXTS, personal=True)
+    assert found is not None
+    assert (found.at, said in found.text) == (at, True)
+    assert found.text in TEXTS[at]
+
+
+def test_the_best_words_come_first_however_sure(reader: Reader, embedder: Embedder) -> None:
+    question = "Who is our new vicar?"
     vector = embedder.embed([question])[0]
     near = embedder.embed(TEXTS) @ vector
     found, *_ = reader.read(question, vector, TEXTS, near.tolist())
-    assert (found.at, said in found.text) == (at, True)
-    assert found.text in TEXTS[at]
+    assert (found.at, "Oduya" in found.text) == (1, True)
 
 
 def test_it_answers_where_it_is_sure(reader: Reader, embedder: Embedder) -> None:
@@ -81,10 +89,8 @@ def test_it_needs_to_be_less_sure_of_a_question_about_the_person(
     reader: Reader, embedder: Embedder
 ) -> None:
     question = "Where is my sister moving?"
-    vector = embedder.embed([question])[0]
-    hit = Hit(1, LETTER, "letter.md", "notes", 1, 1, float((embedder.embed([LETTER]) @ vector)[0]))
-    assert reader.answer(question, vector, [hit]) is None
-    found = reader.answer(question, vector, [hit], personal=True)
+    assert answer(reader, embedder, question, [LETTER]) is None
+    found = answer(reader, embedder, question, [LETTER], personal=True)
     assert found is not None
     assert found.text == "Leith"
 
