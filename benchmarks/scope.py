@@ -28,7 +28,7 @@ from continual.streams import right  # noqa: E402
 from acclimate.adapters.evaluate import share  # noqa: E402
 from acclimate.adapters.shipped import shipped_lines  # noqa: E402
 from acclimate.adapters.snapshot import Taught  # noqa: E402
-from acclimate.daemon.cueing import agreeing, worth  # noqa: E402
+from acclimate.daemon.cueing import agreeing, surer  # noqa: E402
 from acclimate.daemon.scoping import SCOPE_FILE  # noqa: E402
 from acclimate.store import ledger  # noqa: E402
 
@@ -90,9 +90,8 @@ def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
                 read = person.read(text, personal=inside(text))
                 cues = person.cueing.several(ADAPTER, asked) if inside(text) else []
                 shown, best = agreeing(cues, read.near, read.wider, read.wider)
-                least = worth(best, borne_out=bool(shown))
-                if read.quote is not None and read.quote.score > least:
-                    return read.quote.text
+                if quote := surer(lambda: read.quote, best, borne_out=bool(shown)):
+                    return quote.text
                 return "" if best is None else best.answer
 
             for kind, asked in about.items():

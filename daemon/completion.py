@@ -3,7 +3,6 @@
 Knows no HTTP. Replies are kept for feedback only: nothing here feeds the buffer or the index.
 """
 
-import math
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.request import may_be_question
 from acclimate.daemon.contexts import BASE, LIVE
-from acclimate.daemon.cueing import Cue, Cueing, agreeing, worth
+from acclimate.daemon.cueing import Cue, Cueing, agreeing, surer
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.reader import Quote, Reader, quoting
 from acclimate.daemon.retrieve import Found, Retriever, question_of
@@ -246,14 +245,14 @@ class Completion:
             adapter = BASE
         texts = [hit.text for hit in found.wider]
         passages, cue = agreeing(self._cues(adapter, messages), found.near, found.wider, texts)
-        least = worth(cue, borne_out=bool(passages))
-        quote = None
-        if least < math.inf:
-            quote = self._quote(messages, found, warnings, personal=inside is True)
-        if quote and quote.score > least:
+        personal = inside is True
+        quote = surer(
+            lambda: self._quote(messages, found, warnings, personal=personal),
+            cue,
+            borne_out=bool(passages),
+        )
+        if quote is not None:
             cue, passages = None, [found.candidates[quote.at]]
-        else:
-            quote = None
         words = None if cue is None else cue.words
         said = None if quote is None else quote.text
         grammar = None if quote is None else quoting(quote.text)

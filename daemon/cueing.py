@@ -12,7 +12,7 @@ import re
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from acclimate.adapters.request import MAX_CHARS, asks_to_write, may_be_question
 from acclimate.adapters.snapshot import Taught, taught_of
 from acclimate.adapters.topic import is_news, kind_of
 from acclimate.daemon.general import Embed, General
+from acclimate.daemon.reader import Quote
 from acclimate.daemon.retrieve import question_of
 from acclimate.store import buffer, cues
 from acclimate.store.db import Db
@@ -93,6 +94,14 @@ def worth(cue: Cue | None, *, borne_out: bool) -> float:
         return -math.inf
     found = NEAR_WEIGHT * (cue.near - NEAR_POINT) + (BORNE_OUT if borne_out else 0.0)
     return found if found < WORTH_IT else math.inf
+
+
+def surer(read: Callable[[], Quote | None], cue: Cue | None, *, borne_out: bool) -> Quote | None:
+    """What the reader finds, where that leads to the answer more surely than the cue; it is asked
+    only where that may be so."""
+    least = worth(cue, borne_out=borne_out)
+    quote = read() if least < math.inf else None
+    return quote if quote is not None and quote.score > least else None
 
 
 def agreeing(

@@ -20,7 +20,7 @@ from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
 from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Anchor
-from acclimate.daemon.cueing import Cue, agreeing, worth
+from acclimate.daemon.cueing import Cue, agreeing, surer
 from acclimate.daemon.study import sentence
 from continual.home import Passages
 from continual.streams import Fact, Question, Stream, right
@@ -88,9 +88,8 @@ class Probe:
             read = Passages([], []) if passages is None else passages(text)
             known = [] if cues is None else cues(text)
             shown, cue = agreeing(known, read.near, read.wider, read.wider)
-            least = worth(cue, borne_out=bool(shown))
-            if read.quote is not None and read.quote.score > least:
-                said[at] = sentence(read.quote.text)
+            if quote := surer(lambda found=read.quote: found, cue, borne_out=bool(shown)):
+                said[at] = sentence(quote.text)
                 continue
             messages = with_cue([{"role": "user", "content": text}], cue and cue.words)
             messages = with_passages(messages, shown)
