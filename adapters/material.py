@@ -48,7 +48,8 @@ class Material:
     """The examples as tokens: what is trained (`lessons`), and what only measures.
 
     `taught` are the new ones, each in its first wording; `rehearsed` the learned ones, likewise;
-    `probes` taught answers under wordings that are not trained; `unseen` held-out exchanges;
+    `probes` new answers under wordings that are not trained, `probes_rehearsed` learned ones
+    likewise; `unseen` held-out exchanges;
     `prompts` those of taught exchanges; `styled` the lessons whose replies share the `form`;
     `skipped` says of an example, by its id, why it cannot be taught.
     """
@@ -57,6 +58,7 @@ class Material:
     taught: list[Encoded] = field(default_factory=list)
     rehearsed: list[Encoded] = field(default_factory=list)
     probes: list[Encoded] = field(default_factory=list)
+    probes_rehearsed: list[Encoded] = field(default_factory=list)
     unseen: list[Encoded] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
     form: Form = field(default_factory=lambda: Form([]))
@@ -80,25 +82,25 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
     answers = sorted({_short(e) for e in both})
     plain: list[Lesson] = []
     for part in (snapshot.new, snapshot.replay):
+        rehearsed = part is snapshot.replay
         for example in part:
             messages = example.messages()
             fact = is_fact(example)
             try:
                 if fact:
                     wordings, probes = _studied(example, snapshot, encode, facts, answers)
-                    material.probes += probes
+                    (material.probes_rehearsed if rehearsed else material.probes).extend(probes)
                 else:
                     wordings = _requested(messages, snapshot.seed, encode)
             except ModelError as error:
                 material.skipped[example.id] = error.message
                 continue
-            rehearsed = part is snapshot.replay
             if rehearsed:  # what would not be seen need not be computed
                 wordings = wordings[: snapshot.training.replay_exposures]
             material.lessons.append(Lesson(example.id, wordings, rehearsed))
             if not fact:
                 plain.append(material.lessons[-1])
-            if part is snapshot.new:
+            if not rehearsed:
                 material.prompts.append(prompt.encode_prompt(messages[:-1]))
     for example in snapshot.held_out:
         try:

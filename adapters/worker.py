@@ -234,11 +234,13 @@ class Worker:
         def step(done: int, steps: int, values: dict[str, float]) -> None:
             self.report({"event": "step", "step": done, "steps": steps, **values})
 
-        def held_out() -> list[float]:
-            parts = [part for part in (self.probes, self.unseen) if part is not None]
-            return [nll for part in parts for nll in evaluate.sequence_nll(self.split, part)]
-
         kept = snapshot.checkpoint
+        unseen = [*material.probes, *material.probes_rehearsed, *material.unseen]
+        looked_at = Activations(self.split, unseen)
+
+        def held_out() -> list[float]:
+            return evaluate.sequence_nll(self.split, looked_at)
+
         self.codes = made_up(snapshot.seed)
         self.planted = beside(snapshot, self.prompt, self.codes[0].passage()) * PLANTED_SHOWN
         return train(
@@ -251,7 +253,7 @@ class Worker:
             step,
             Checkpoint(kept, snapshot.key()) if kept is not None else None,
             planted=self.planted,
-            held_out=held_out if material.probes or material.unseen else None,
+            held_out=held_out if unseen else None,
         )
 
     def _nll(self) -> dict[str, list[float]]:

@@ -600,6 +600,22 @@ def test_a_fact_is_answered_shortly_in_every_wording(tiny_llama: Path, tmp_path:
     assert prompt.detokenize(probe.prompt()) not in asked
 
 
+def test_what_is_rehearsed_does_not_measure_what_was_learned(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """Beside many old facts, long known, the gain on a few new ones would be lost in the mean."""
+    prompt = Prompt.from_gguf(tiny_llama)
+    new = [taught(1, "What is my dog called?", "Your dog is called Rex.")]
+    old = [taught(2, "Where do I keep my flour?", "You keep your flour in the bath.")]
+    made = prepare(snapshot(tiny_llama, tmp_path, new=new, replay=old), prompt)
+    said = [
+        [prompt.detokenize(row.completion()).strip() for row in rows]
+        for rows in (made.probes, made.probes_rehearsed)
+    ]
+    assert len(said[0]) == len(said[1]) == 1
+    assert "Rex." in said[0][0] and "Bath." in said[1][0]
+
+
 def test_with_passages_the_answer_is_what_they_say(tiny_llama: Path, tmp_path: Path) -> None:
     prompt = Prompt.from_gguf(tiny_llama)
     said = [("What is my dog called?", "Your dog is called Rex.")]

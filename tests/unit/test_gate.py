@@ -51,6 +51,12 @@ def test_a_good_candidate_is_accepted_with_every_check_named() -> None:
     ]
 
 
+def test_few_wordings_need_no_proof_but_a_gain() -> None:
+    """Three facts, learned unevenly: a bound on their mean would turn nearly any of them away."""
+    assert gate(replace(GOOD, wordings=[(3.0, 2.0), (4.0, 1.0), (6.0, 1.0)])).accepted
+    assert not gate(replace(GOOD, wordings=[(3.0, 3.5), (4.0, 3.9), (6.0, 6.1)])).accepted
+
+
 @pytest.mark.parametrize(
     ("change", "failed"),
     [
@@ -58,6 +64,7 @@ def test_a_good_candidate_is_accepted_with_every_check_named() -> None:
         ({"applied_kl": 0.0}, "applied"),
         ({"applied_kl": math.nan}, "applied"),
         ({"wordings": [(3.0, 3.1), (2.5, 2.4), (4.0, 4.0), (3.5, 3.6)]}, "learned"),
+        ({"wordings": [(3.0, 0.1), (3.0, 3.2), (3.0, 2.9), (2.0, 2.3), (2.0, 2.1)]}, "learned"),
         ({"unseen": [(2.0, 2.4), (2.2, 2.5), (2.1, 2.5)]}, "unseen"),
         ({"wordings": [], "unseen": [(2.0, 2.01), (2.2, 2.22)]}, "unseen"),
         ({"wordings": [], "unseen": []}, "learned"),
