@@ -18,7 +18,7 @@ from acclimate.adapters.grammar import stem
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.passages import with_cue, with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
-from acclimate.adapters.request import rephrased, shortened
+from acclimate.adapters.request import asks_to_write, rephrased, shortened
 from acclimate.adapters.reword import STOP, reword
 from acclimate.adapters.snapshot import Snapshot, Taught
 from acclimate.adapters.train import Lesson
@@ -50,7 +50,8 @@ class Material:
     `taught` are the new ones, each in its first wording; `rehearsed` the learned ones, likewise;
     `probes` new answers under wordings that are not trained, `probes_rehearsed` learned ones
     likewise; `unseen` held-out exchanges;
-    `prompts` those of taught exchanges; `styled` the lessons whose replies share the `form`;
+    `prompts` those of taught exchanges; `styled` the lessons whose replies share the `form`,
+    `requests` what is asked for in those of them that ask for something to be written;
     `skipped` says of an example, by its id, why it cannot be taught.
     """
 
@@ -63,6 +64,7 @@ class Material:
     prompts: list[list[int]] = field(default_factory=list)
     form: Form = field(default_factory=lambda: Form([]))
     styled: list[Lesson] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     skipped: dict[int, str] = field(default_factory=dict)
 
 
@@ -80,6 +82,8 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
     both = [e for e in (*snapshot.new, *snapshot.replay) if is_fact(e)]
     facts = [passages_of(e)[0] for e in both]
     answers = sorted({_short(e) for e in both})
+    asked = {e.id: e.messages()[-2]["content"] for e in (*snapshot.new, *snapshot.replay)}
+    requests = {number: text for number, text in asked.items() if asks_to_write(text)}
     plain: list[Lesson] = []
     for part in (snapshot.new, snapshot.replay):
         rehearsed = part is snapshot.replay
@@ -91,7 +95,7 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
                     wordings, probes = _studied(example, snapshot, encode, facts, answers)
                     (material.probes_rehearsed if rehearsed else material.probes).extend(probes)
                 else:
-                    wordings = _requested(messages, snapshot.seed, encode)
+                    wordings = _requested(messages, snapshot.seed, encode, [*requests.values()])
             except ModelError as error:
                 material.skipped[example.id] = error.message
                 continue
@@ -108,6 +112,8 @@ def prepare(snapshot: Snapshot, prompt: Prompt) -> Material:
         except ModelError as error:
             material.skipped[example.id] = error.message
     _weigh(material, plain)
+    styled = (lesson.example_id for lesson in material.styled)
+    material.requests = [requests[number] for number in styled if number in requests]
     for lesson in material.lessons:
         (material.rehearsed if lesson.rehearsed else material.taught).append(lesson.wordings[0])
     return material
@@ -143,11 +149,16 @@ def _weigh(material: Material, plain: list[Lesson]) -> None:
 
 
 def _requested(
-    messages: list[dict[str, str]], seed: int, encode: Callable[[list[dict[str, str]]], Encoded]
+    messages: list[dict[str, str]],
+    seed: int,
+    encode: Callable[[list[dict[str, str]]], Encoded],
+    requests: Sequence[str],
 ) -> list[Encoded]:
     """The wordings of what is no fact: a request to write something is made in other words too,
-    some of them answered more shortly."""
+    some of them answered more shortly, each with another of the `requests` behind it, one of
+    those most like it."""
     *before, asked, reply = messages
+    like = _nearest(asked["content"], [other for other in requests if other != asked["content"]])
     forms = rephrased(asked["content"], REQUEST_WORDINGS, seed)
 
     plain = encode(messages)
@@ -157,10 +168,11 @@ def _requested(
         others += [(form, text) for form in rng.sample(forms, min(len(forms), SHORTENED_SHOWN))]
     wordings = [plain] * (EXACT_SHOWN if others else 1)
     for form, text in others:
+        request = with_cue(
+            [{**asked, "content": form}], rng.choice(like) if like else None, request=True
+        )
         with contextlib.suppress(ModelError):  # one wording that is too long costs no more
-            wordings.append(
-                encode([*before, {**asked, "content": form}, {**reply, "content": text}])
-            )
+            wordings.append(encode([*before, *request, {**reply, "content": text}]))
     return wordings
 
 

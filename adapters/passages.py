@@ -19,9 +19,13 @@ def with_passages(
     return composed
 
 
-def with_cue(messages: Sequence[Mapping[str, str]], cue: str | None) -> list[dict[str, str]]:
-    """The messages with a taught question behind the last one, which means nearly the same."""
+def with_cue(
+    messages: Sequence[Mapping[str, str]], cue: str | None, *, request: bool = False
+) -> list[dict[str, str]]:
+    """The messages with a taught question behind the last one, which means nearly the same; or
+    with a taught `request` like it."""
     composed = [dict(message) for message in messages]
     if cue and composed and composed[-1]["role"] == "user":
-        composed[-1]["content"] = f"{composed[-1]['content'].rstrip()}\n\nIn other words: {cue}"
+        asked, how = composed[-1]["content"].rstrip(), "Like" if request else "In other words"
+        composed[-1]["content"] = f"{asked}\n\n{how}: {cue}"
     return composed

@@ -15,7 +15,7 @@ MAX_CHARS = 200  # of a request, or of a question
 SENTENCES = 4  # from so many on a reply has two that can be left out in turn
 _VERB = (
     r"(?:write|draft|compose|scribble|jot down|jot|pen|word|prepare|create|make up|make"
-    r"|put together|come up with|leave|give|design|type|send)"
+    r"|put together|come up with|knock up|whip up|dash off|leave|give|design|type|send)"
 )
 _LEAD = r"(?:(?:now|then|and|also|next|ok|okay|please)[,\s]+)*"
 _ASKING = (
@@ -29,6 +29,22 @@ _REQUESTS = (
 )
 _ADDRESSED = re.compile(
     rf"{_LEAD}(?:{_ASKING} )?(?:write|text|email|message) (?:to )?(?P<to>(?:an?|the|my|our) .+)",
+    re.I,
+)
+# Something said to somebody else, who is not there: that can only be written. With a "what" or
+# "where" in it somebody asks for what there is to say.
+_SAYING = {
+    "ask": "asking",
+    "invite": "inviting",
+    "remind": "reminding",
+    "tell": "telling",
+    "thank": "thanking",
+    "warn": "warning",
+}
+_TO_OTHERS = re.compile(
+    rf"{_LEAD}(?:{_ASKING} )?(?P<verb>{'|'.join(_SAYING)})"
+    r" (?!(?:me|us|you|yourself|a)\b)(?!.*\b(?:what|which|who(?:m|se)?|where|when|why|how)\b)"
+    r"(?P<whom>\w.* (?:that|about|of|to|for) .+)",
     re.I,
 )
 _FORMS = (
@@ -89,5 +105,8 @@ def _thing(text: str) -> str | None:
         match = shape.fullmatch(text)
         if match is not None:
             return match["thing"]
-    match = _ADDRESSED.fullmatch(text)
-    return None if match is None else f"a message to {match['to']}"
+    if match := _ADDRESSED.fullmatch(text):
+        return f"a message to {match['to']}"
+    if match := _TO_OTHERS.fullmatch(text):
+        return f"a message {_SAYING[match['verb'].lower()]} {match['whom']}"
+    return None

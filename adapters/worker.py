@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import resource
 import sys
 import time
@@ -31,6 +32,7 @@ from acclimate.adapters.exposure import made_up
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
 from acclimate.adapters.layers import Choice, choose
 from acclimate.adapters.material import Material, beside, prepare
+from acclimate.adapters.passages import with_cue
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.shipped import shipped_lines
 from acclimate.adapters.snapshot import (
@@ -178,15 +180,19 @@ class Worker:
             )
             return [reply.tokens for reply in replies]
 
-        requests = [
-            self.prompt.encode_prompt([{"role": "user", "content": text}])
-            for text in shipped_lines("request_prompts")
-        ]
+        shipped = [[{"role": "user", "content": text}] for text in shipped_lines("request_prompts")]
+        requests = [self.prompt.encode_prompt(request) for request in shipped]
         others = [anchor.encoded.prompt() for anchor in (*long, *general)]
         styled = [lesson.wordings[0] for lesson in material.styled]
         near = anchoring.likeness(split, styled, [*requests, *others])
-        alike = [prompt for prompt, value in zip(requests, near, strict=False) if value >= 0]
         text, seed = self.prompt.detokenize, self.snapshot.seed
+        rng = random.Random(seed)
+        own: list[str | None] = [*material.requests] or [None]
+        alike = [
+            self.prompt.encode_prompt(with_cue(request, rng.choice(own), request=True))
+            for request, value in zip(shipped, near, strict=False)
+            if value >= 0
+        ]
         gap = self.prompt.tokenize("\n\n", special=False)
         with model.disable_adapter():
             rows = voice.voiced(material.styled, material.form, say, text, seed, alike, gap)

@@ -256,7 +256,7 @@ class Completion:
         words = None if cue is None else cue.words
         said = None if quote is None else quote.text
         grammar = None if quote is None else quoting(quote.text)
-        cued = with_cue(messages, words)
+        cued = with_cue(messages, words, request=cue is not None and cue.request)
         while True:
             tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
             try:

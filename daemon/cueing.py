@@ -57,6 +57,7 @@ ECHO_FARTHER = 0.06
 # How much farther than from a general text a request to write something may be from all that was
 # taught and asked for no fact: in which form somebody wants things written holds for most of them.
 REQUESTS_FARTHER = 0.3
+MIN_LIKE = 0.25  # of a taught request to another one (cosine)
 LOOKED_AT = 16  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
 AS_NEAR = 0.02
@@ -73,13 +74,15 @@ class Cue:
     """A taught question, and the bare answer that it was taught with, which the model is not told.
 
     `words` is what stands behind the question that was asked; None where that is the taught one.
-    `near` is how near it is (a cosine).
+    `near` is how near it is (a cosine). A taught `request` to write something has no answer: it
+    shows in whose manner to write.
     """
 
     question: str
     answer: str
     words: str | None
     near: float = 1.0
+    request: bool = False
 
     def said_in(self, texts: Sequence[str]) -> int | None:
         """Which of the texts, the first of them, has the answer; None where none has."""
@@ -92,6 +95,8 @@ def worth(cue: Cue | None, *, borne_out: bool) -> float:
     where nothing need be read."""
     if cue is None:
         return -math.inf
+    if cue.request:
+        return math.inf
     found = NEAR_WEIGHT * (cue.near - NEAR_POINT) + (BORNE_OUT if borne_out else 0.0)
     return found if found < WORTH_IT else math.inf
 
@@ -111,8 +116,11 @@ def agreeing(
 
     Of the cues that are as good as the nearest the first that one of the `wider` found passages,
     with these texts, bears out, and that passage alone. Where there is none, the nearest cue
-    without a passage, if it is sure; else the passages that are `near` and no cue.
+    without a passage, if it is sure; else the passages that are `near` and no cue. Beside a request
+    they are all shown.
     """
+    if cues and cues[0].request:
+        return [*near], cues[0]
     for cue in cues:
         if cue.near < cues[0].near - AS_GOOD:
             break
@@ -183,8 +191,8 @@ class Cueing:
         return nearest
 
     def of(self, adapter: str, messages: Sequence[Mapping[str, str]]) -> Cue | None:
-        """The question that the adapter was taught and that means what the last message asks; None
-        where there is none, and where it asks for something to be written.
+        """The question that the adapter was taught and that means what the last message asks, or
+        the request that is most like one to write something; None where there is none.
 
         What goes wrong is logged, and costs no more than the cue.
         """
@@ -194,6 +202,8 @@ class Cueing:
         """That question first, and others that it may mean instead, the nearest first."""
         asked = question_of(messages).strip()
         try:
+            if asks_to_write(asked):
+                return self._like(adapter, asked)
             return self._nearest(adapter, asked) if may_be_question(asked) else []
         except (AcclimateError, sqlite3.Error, ValueError) as error:
             log.warning("no_cue", error=str(error))
@@ -220,6 +230,19 @@ class Cueing:
             return []
         others = [at for at in best if at != first and known.asks[at]]
         return [_cue(asked, *said[int(at)], near[at]) for at in (first, *others)]
+
+    def _like(self, adapter: str, asked: str) -> list[Cue]:
+        """The nearest request that was taught, if it is near enough."""
+        known = self._of(adapter)
+        near = np.where(known.asks, -1.0, known.vectors @ self._embed([asked])[0])
+        for at in np.argsort(-near, kind="stable")[:LOOKED_AT]:
+            if near[at] < MIN_LIKE:
+                break
+            for request, _ in cues.exchanges(self._db, [int(known.examples[at])]).values():
+                if asks_to_write(request):
+                    words = None if _bare(request) == _bare(asked) else request.strip()
+                    return [Cue(request.strip(), "", words, float(near[at]), request=True)]
+        return []
 
     def _of(self, adapter: str) -> cues.Cues:
         with self._lock:

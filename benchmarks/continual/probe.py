@@ -91,7 +91,7 @@ class Probe:
             if quote := surer(lambda found=read.quote: found, cue, borne_out=bool(shown)):
                 said[at] = sentence(quote.text)
                 continue
-            messages = with_cue([{"role": "user", "content": text}], cue and cue.words)
+            messages = _cued_by(text, cue)
             messages = with_passages(messages, shown)
             rows.append(self.prompt.encode_prompt(messages))
         replies = rows and anchors.generate(
@@ -190,11 +190,16 @@ class Probe:
         _, cue = agreeing(cues, (), (), ())
         if cue is None or cue.words is None:
             return reply
-        messages = with_cue([{"role": "user", "content": asked}], cue.words)
+        messages = _cued_by(asked, cue)
         prompt = self.prompt.encode_prompt(messages)
         said = reply.encoded.completion()
         encoded = Encoded(prompt + said, [0.0] * len(prompt) + [1.0] * len(said))
         return replace(reply, encoded=encoded)
+
+
+def _cued_by(asked: str, cue: Cue | None) -> list[dict[str, str]]:
+    messages = [{"role": "user", "content": asked}]
+    return messages if cue is None else with_cue(messages, cue.words, request=cue.request)
 
 
 def _general(

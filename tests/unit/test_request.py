@@ -17,6 +17,8 @@ from acclimate.adapters.request import MAX_CHARS, rephrased, shortened
         ("I'd like a line for a card.", "Can you write a line for a card?"),
         ("Text my sister that I can come.", "Write a message to my sister that I can come."),
         ("Write to the council about the bins.", "Draft a message to the council about the bins."),
+        ("Ask my boss for Monday off.", "Draft a message asking my boss for Monday off."),
+        ("Please remind Jo that it rains.", "Compose a message reminding Jo that it rains."),
         ("help me write some words of thanks", "Please write some words of thanks."),
     ],
 )
@@ -31,7 +33,9 @@ def test_a_request_is_asked_for_in_other_words(request_: str, one_of_them: str) 
     "other",
     [
         "What's my dentist called?",
-        "Remind the parish that the bill is not paid.",
+        "Tell me what my dentist is called.",
+        "Remind me who tunes the piano.",
+        "Tell the difference between the two keys.",
         "Write\na note",
         "Write a note " + "about it " * MAX_CHARS,
         "",
