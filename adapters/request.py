@@ -23,6 +23,9 @@ _ASKING = (
     r"|I(?: want| need|['’]d like) you to|I have to|I must|I need to|let['’]s)"
 )
 _THING = r"(?P<thing>(?:an?|the|some|something|my|our|two|three|a few)\b.+)"
+# "Give me the number of our house" asks for what there is already; "a line for a card" is new.
+_WANTING = re.compile(rf"{_LEAD}I(?: want| need|['’]d like| would like)\b", re.I)
+_HAVING = re.compile(rf"{_WANTING.pattern}|{_LEAD}give\b", re.I)
 _REQUESTS = (
     re.compile(rf"{_LEAD}(?:{_ASKING} )?{_VERB}(?: (?:me|us|up|out))* {_THING}", re.I),
     re.compile(rf"{_LEAD}I(?: want| need|['’]d like| would like)(?: to have)? {_THING}", re.I),
@@ -67,7 +70,10 @@ _FORMS = (
 
 def asks_to_write(text: str) -> bool:
     """Whether something is to be written, not answered."""
-    return _thing(text.strip().rstrip("?.! ")) is not None
+    text = text.strip()
+    if _WANTING.match(text) and text.endswith("?"):
+        return False  # "I need a battery for the lamp. Which one?"
+    return _thing(text.rstrip("?.! ")) is not None
 
 
 def may_be_question(text: str) -> bool:
@@ -104,7 +110,8 @@ def _thing(text: str) -> str | None:
     for shape in _REQUESTS:
         match = shape.fullmatch(text)
         if match is not None:
-            return match["thing"]
+            known = re.match(r"(?:the|my|our)\b", match["thing"], re.I) and _HAVING.match(text)
+            return None if known else match["thing"]
     if match := _ADDRESSED.fullmatch(text):
         return f"a message to {match['to']}"
     if match := _TO_OTHERS.fullmatch(text):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acclimate.adapters.request import MAX_CHARS, rephrased, shortened
+from acclimate.adapters.request import MAX_CHARS, asks_to_write, rephrased, shortened
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,10 @@ def test_a_request_is_asked_for_in_other_words(request_: str, one_of_them: str) 
         "Tell me what my dentist is called.",
         "Remind me who tunes the piano.",
         "Tell the difference between the two keys.",
+        "Tell the cook what must not go into mine.",
+        "Give me the number of our allotment.",
+        "Give my address without the street.",
+        "I want the name on the door.",
         "Write\na note",
         "Write a note " + "about it " * MAX_CHARS,
         "",
@@ -44,6 +48,12 @@ def test_a_request_is_asked_for_in_other_words(request_: str, one_of_them: str) 
 )
 def test_what_is_no_such_request_has_no_other_wording(other: str) -> None:
     assert rephrased(other, 5) == []
+
+
+def test_what_somebody_needs_may_be_but_the_scene_of_a_question() -> None:
+    assert not asks_to_write("I need a tin of paint for the scratch. What do I ask for?")
+    assert asks_to_write("I need a sign for the door.")
+    assert asks_to_write("Could you give me a line for a card?")
 
 
 def test_the_same_seed_gives_the_same_wordings_and_no_more_than_asked() -> None:
