@@ -50,6 +50,12 @@ _TO_OTHERS = re.compile(
     r"(?P<whom>\w.* (?:that|about|of|to|for) .+)",
     re.I,
 )
+# A word or two that anybody may know: "What does al dente mean?", "What is an isotope?".
+_MEANING = re.compile(
+    r"what does (?:[\"'‘“].+[\"'’”]|(?!(?:the|an?|my|our|this|that|it)\b)[\w-]+(?: [\w-]+)?) mean"
+    r"|what(?: is|['’]s| are) (?:an? )?(?!(?:mine|ours|that|this|it|on|up)\b)(?-i:[a-z-]+)",
+    re.I,
+)
 _FORMS = (
     "Write {0}.",
     "Draft {0}.",
@@ -74,6 +80,11 @@ def asks_to_write(text: str) -> bool:
     if _WANTING.match(text) and text.endswith("?"):
         return False  # "I need a battery for the lamp. Which one?"
     return _thing(text.rstrip("?.! ")) is not None
+
+
+def asks_for_meaning(text: str) -> bool:
+    """Whether it asks what a word means or what some such thing is, which no life tells."""
+    return _MEANING.fullmatch(text.strip().rstrip("?.! ")) is not None
 
 
 def may_be_question(text: str) -> bool:

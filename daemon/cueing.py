@@ -23,7 +23,12 @@ from numpy.typing import NDArray
 from acclimate.adapters import study
 from acclimate.adapters.mixture import is_fact
 from acclimate.adapters.questions import ECHOED
-from acclimate.adapters.request import MAX_CHARS, asks_to_write, may_be_question
+from acclimate.adapters.request import (
+    MAX_CHARS,
+    asks_for_meaning,
+    asks_to_write,
+    may_be_question,
+)
 from acclimate.adapters.snapshot import Taught, taught_of
 from acclimate.adapters.topic import is_news, kind_of
 from acclimate.daemon.general import Embed, General
@@ -52,6 +57,8 @@ NEARER = 0.05
 # What is this near to something that was taught (cosine), and no nearer to any general text, is
 # surely about it.
 SURELY = 0.45
+# What a word means is what the person says only where the very question was taught (cosine).
+TAUGHT = 0.8
 # An echo counts as so much farther than it is: it is no question that anybody would ask.
 ECHO_FARTHER = 0.06
 # How much farther than from a general text a request to write something may be from all that was
@@ -170,7 +177,7 @@ class Cueing:
     def leaning(self, adapter: str, text: str) -> int:
         """1 for a question that is surely about what the adapter was taught, and for a request that
         may be like those that it was taught, -1 for a question that is clearly nearer to general
-        text, 0 for any other.
+        text, or asks what a word means, 0 for any other.
 
         0, too, for any other text that is no short question, and where nothing is known. Raises
         AcclimateError, sqlite3.Error.
@@ -180,6 +187,8 @@ class Cueing:
             return 0
         vector = self._embed([text])[0]
         near, general = _near(known, vector), self._general_near(vector)
+        if asks_for_meaning(text) and near.max() < TAUGHT:
+            return -1
         if asks_to_write(text):
             requests = near[~known.asks]
             return int(requests.max(initial=-1.0) >= general - REQUESTS_FARTHER)

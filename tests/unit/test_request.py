@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from acclimate.adapters.request import MAX_CHARS, asks_to_write, rephrased, shortened
+from acclimate.adapters.request import (
+    MAX_CHARS,
+    asks_for_meaning,
+    asks_to_write,
+    rephrased,
+    shortened,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +79,21 @@ def test_a_reply_is_shortened_by_each_inner_sentence_in_turn() -> None:
 @pytest.mark.parametrize("reply", ["", "One. Two. Three.", "- a\n- b\n- c. d. e. f."])
 def test_short_replies_and_lists_stay_whole(reply: str) -> None:
     assert shortened(reply) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "whether"),
+    [
+        ("What does al dente mean?", True),
+        ("What does 'a draw in chess' mean?", True),
+        ("What is an isotope?", True),
+        ("what's umami", True),
+        ("What does the yellow flag mean?", False),
+        ("What does orange tape on a tree mean?", False),
+        ("What is Brunhilde?", False),
+        ("What is my boat called?", False),
+        ("What is the code?", False),
+    ],
+)
+def test_what_a_word_means_is_told_from_what_is_somebodys(asked: str, whether: bool) -> None:
+    assert asks_for_meaning(asked) is whether
