@@ -646,9 +646,14 @@ def test_a_request_is_taught_under_other_openings(tiny_llama: Path, tmp_path: Pa
     ]
     made = prepare(snapshot(tiny_llama, tmp_path, new=examples), prompt)
     for lesson, thing in zip(made.lessons, things, strict=True):
-        asked = {prompt.detokenize(row.prompt()) for row in lesson.wordings}
+        prompts = {prompt.detokenize(row.prompt()) for row in lesson.wordings}
+        asked = {text.partition("\n\nLike: ")[0].removesuffix("\nassistant\n") for text in prompts}
         assert len(asked) == 1 + REQUEST_WORDINGS
         assert all(f"a note about {thing}" in text for text in asked)
+        for text in prompts:  # as serving puts the most similar request behind one
+            like = re.findall(r"Like: Write a note about (\w+)\.", text)
+            assert like or f"Write a note about {thing}." in text
+            assert thing not in like
         said = {prompt.detokenize(row.completion()).strip() for row in lesson.wordings}
         assert len(said) == 3
         assert len({id(row) for row in lesson.wordings}) == len(lesson.wordings) - EXACT_SHOWN + 1
