@@ -243,6 +243,8 @@ class Cueing:
     def _like(self, adapter: str, asked: str) -> list[Cue]:
         """The nearest request that was taught, if it is near enough."""
         known = self._of(adapter)
+        if not len(known.examples):
+            return []
         near = np.where(known.asks, -1.0, known.vectors @ self._embed([asked])[0])
         for at in np.argsort(-near, kind="stable")[:LOOKED_AT]:
             if near[at] < MIN_LIKE:

@@ -132,6 +132,32 @@ def test_requests_like_those_that_were_taught_are_the_adapters(db: Db, home: Hom
     assert found.leaning(style, "Explain how a boat leaks.") < 0, "nobody asked for a form"
 
 
+def test_a_request_has_the_one_that_was_taught_behind_it(db: Db, home: Home) -> None:
+    found = cueing(db, home)
+    facts, style = publish(db, 1, 2, 3), publish(db, 4)
+    while found.embed_pending(8):
+        pass
+    cue = found.of(style, asked("Draft a note about my boat."))
+    assert cue is not None
+    assert (cue.words, cue.answer, cue.request) == ("Write a note about my canoe.", "", True)
+    assert agreeing([cue], ["the garden"], [], []) == (["the garden"], cue), "it is no answer"
+    assert found.of(facts, asked("Draft a note about my boat.")) is None, "it was taught none"
+    assert found.of(style, asked("Compose a poem on winter.")) is None, "nothing is like it"
+    same = found.of(style, asked("Write a note about my canoe"))
+    assert same is not None and same.words is None
+    assert found.of("v0009", asked("Draft a note about my boat.")) is None, "nothing is known"
+
+
+def test_what_a_word_means_is_not_asked_of_the_adapter(db: Db, home: Home) -> None:
+    add(db, "What does al dente mean?", "It means firm to the bite.")
+    found = cueing(db, home)
+    without, taught = publish(db, 2), publish(db, 5)
+    while found.embed_pending(8):
+        pass
+    assert found.leaning(without, "What does canoe mean?") == -1
+    assert found.leaning(taught, "What does al dente mean?") == 1
+
+
 def test_the_first_cue_that_a_passage_bears_out_counts() -> None:
     key, canoe = (
         Cue("Who has my key?", "Petra.", None, 0.44),
