@@ -24,11 +24,12 @@ _ASKING = (
 )
 _THING = r"(?P<thing>(?:an?|the|some|something|my|our|two|three|a few)\b.+)"
 # "Give me the number of our house" asks for what there is already; "a line for a card" is new.
-_WANTING = re.compile(rf"{_LEAD}I(?: want| need|['’]d like| would like)\b", re.I)
-_HAVING = re.compile(rf"{_WANTING.pattern}|{_LEAD}give\b", re.I)
+_WANT = rf"{_LEAD}I(?: want| need|['’]d like| would like)"
+_WANTING = re.compile(rf"{_WANT}\b", re.I)
+_HAVING = re.compile(rf"{_WANT}\b|{_LEAD}give\b", re.I)
 _REQUESTS = (
     re.compile(rf"{_LEAD}(?:{_ASKING} )?{_VERB}(?: (?:me|us|up|out))* {_THING}", re.I),
-    re.compile(rf"{_LEAD}I(?: want| need|['’]d like| would like)(?: to have)? {_THING}", re.I),
+    re.compile(rf"{_WANT}(?: to have)? {_THING}", re.I),
 )
 _ADDRESSED = re.compile(
     rf"{_LEAD}(?:{_ASKING} )?(?:write|text|email|message) (?:to )?(?P<to>(?:an?|the|my|our) .+)",

@@ -210,6 +210,8 @@ class Worker:
         self.rehearsed = Activations(self.split, material.rehearsed) if material.rehearsed else None
         self.probes = Activations(self.split, material.probes) if material.probes else None
         self.unseen = Activations(self.split, material.unseen) if material.unseen else None
+        again = material.probes_rehearsed
+        self.probes_rehearsed = Activations(self.split, again) if again else None
         self.general_rows = Activations(self.split, [a.encoded for a in self.general])
         self.canary_prompts = self._canary_prompts(material)
         self.before = self._nll()
@@ -241,11 +243,11 @@ class Worker:
             self.report({"event": "step", "step": done, "steps": steps, **values})
 
         kept = snapshot.checkpoint
-        unseen = [*material.probes, *material.probes_rehearsed, *material.unseen]
-        looked_at = Activations(self.split, unseen)
+        parts = (self.probes, self.probes_rehearsed, self.unseen)
+        looked_at = [part for part in parts if part is not None]
 
         def held_out() -> list[float]:
-            return evaluate.sequence_nll(self.split, looked_at)
+            return [nll for part in looked_at for nll in evaluate.sequence_nll(self.split, part)]
 
         self.codes = made_up(snapshot.seed)
         self.planted = beside(snapshot, self.prompt, self.codes[0].passage()) * PLANTED_SHOWN
@@ -259,7 +261,7 @@ class Worker:
             step,
             Checkpoint(kept, snapshot.key()) if kept is not None else None,
             planted=self.planted,
-            held_out=held_out if unseen else None,
+            held_out=held_out if looked_at else None,
         )
 
     def _nll(self) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from acclimate.adapters.passages import with_cue, with_passages
+from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.request import may_be_question
 from acclimate.daemon.contexts import BASE, LIVE
@@ -256,7 +256,7 @@ class Completion:
         words = None if cue is None else cue.words
         said = None if quote is None else quote.text
         grammar = None if quote is None else quoting(quote.text)
-        cued = with_cue(messages, words, request=cue is not None and cue.request)
+        cued = messages if cue is None else cue.behind(messages)
         while True:
             tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
             try:

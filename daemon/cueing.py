@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters import study
 from acclimate.adapters.mixture import is_fact
+from acclimate.adapters.passages import with_cue
 from acclimate.adapters.questions import ECHOED
 from acclimate.adapters.request import (
     MAX_CHARS,
@@ -90,6 +91,10 @@ class Cue:
     words: str | None
     near: float = 1.0
     request: bool = False
+
+    def behind(self, messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """The messages with this behind the last one."""
+        return with_cue(messages, self.words, request=self.request)
 
     def said_in(self, texts: Sequence[str]) -> int | None:
         """Which of the texts, the first of them, has the answer; None where none has."""
@@ -246,13 +251,13 @@ class Cueing:
         if not len(known.examples):
             return []
         near = np.where(known.asks, -1.0, known.vectors @ self._embed([asked])[0])
-        for at in np.argsort(-near, kind="stable")[:LOOKED_AT]:
-            if near[at] < MIN_LIKE:
-                break
-            for request, _ in cues.exchanges(self._db, [int(known.examples[at])]).values():
-                if asks_to_write(request):
-                    words = None if _bare(request) == _bare(asked) else request.strip()
-                    return [Cue(request.strip(), "", words, float(near[at]), request=True)]
+        best = np.argsort(-near, kind="stable")[:LOOKED_AT]
+        best = best[near[best] >= MIN_LIKE]
+        taught = cues.exchanges(self._db, map(int, known.examples[best]))
+        for at in best:
+            request, _ = taught.get(int(known.examples[at]), ("", ""))
+            if asks_to_write(request):
+                return [_cue(asked, request, None, near[at])]
         return []
 
     def _of(self, adapter: str) -> cues.Cues:
@@ -265,12 +270,12 @@ class Cueing:
             return found
 
 
-def _cue(asked: str, question: str, reply: str, near: float) -> Cue:
-    question, reply = question.strip(), reply.strip()
-    same = _bare(question) == _bare(asked)
-    return Cue(
-        question, study.short_reply(question, reply), None if same else question, float(near)
-    )
+def _cue(asked: str, question: str, reply: str | None, near: float) -> Cue:
+    """Of a request to write something the reply is not told: None."""
+    question = question.strip()
+    answer = "" if reply is None else study.short_reply(question, reply.strip())
+    words = None if _bare(question) == _bare(asked) else question
+    return Cue(question, answer, words, float(near), request=reply is None)
 
 
 def _near(known: cues.Cues, vector: NDArray[np.float32]) -> NDArray[np.float32]:

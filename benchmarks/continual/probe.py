@@ -17,7 +17,7 @@ from peft import PeftModel
 from acclimate.adapters import anchors, evaluate
 from acclimate.adapters.base import Activations, Split
 from acclimate.adapters.losses import Teacher, completion_nll, kl_to_teacher
-from acclimate.adapters.passages import with_cue, with_passages
+from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Anchor
 from acclimate.daemon.cueing import Cue, agreeing, surer
@@ -91,7 +91,9 @@ class Probe:
             if quote := surer(lambda found=read.quote: found, cue, borne_out=bool(shown)):
                 said[at] = sentence(quote.text)
                 continue
-            messages = _cued_by(text, cue)
+            messages = [{"role": "user", "content": text}]
+            if cue is not None:
+                messages = cue.behind(messages)
             messages = with_passages(messages, shown)
             rows.append(self.prompt.encode_prompt(messages))
         replies = rows and anchors.generate(
@@ -190,16 +192,11 @@ class Probe:
         _, cue = agreeing(cues, (), (), ())
         if cue is None or cue.words is None:
             return reply
-        messages = _cued_by(asked, cue)
+        messages = cue.behind([{"role": "user", "content": asked}])
         prompt = self.prompt.encode_prompt(messages)
         said = reply.encoded.completion()
         encoded = Encoded(prompt + said, [0.0] * len(prompt) + [1.0] * len(said))
         return replace(reply, encoded=encoded)
-
-
-def _cued_by(asked: str, cue: Cue | None) -> list[dict[str, str]]:
-    messages = [{"role": "user", "content": asked}]
-    return messages if cue is None else with_cue(messages, cue.words, request=cue.request)
 
 
 def _general(
