@@ -20,12 +20,16 @@ def with_passages(
 
 
 def with_cue(
-    messages: Sequence[Mapping[str, str]], cue: str | None, *, request: bool = False
+    messages: Sequence[Mapping[str, str]],
+    cue: str | None,
+    *,
+    request: bool = False,
+    in_place: bool = False,
 ) -> list[dict[str, str]]:
-    """The messages with a taught question behind the last one, which means nearly the same; or
-    with a taught `request` like it."""
+    """The messages with a taught question behind the last one, which means nearly the same, or
+    `in_place` of it; or with a taught `request` like it behind it."""
     composed = [dict(message) for message in messages]
     if cue and composed and composed[-1]["role"] == "user":
         asked, how = composed[-1]["content"].rstrip(), "Like" if request else "In other words"
-        composed[-1]["content"] = f"{asked}\n\n{how}: {cue}"
+        composed[-1]["content"] = cue if in_place else f"{asked}\n\n{how}: {cue}"
     return composed

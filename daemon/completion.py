@@ -195,7 +195,7 @@ class Reply:
     passages: list[Hit]
     warnings: list[str] = field(default_factory=list)
     instead_of: str | None = None  # the live adapter, where the question lies outside its scope
-    cue: str | None = None  # the taught question that was put behind it
+    cue: str | None = None  # the taught question that was put behind it or in its place
     quote: str | None = None  # the words of the first passage that the reply is made of
 
     @property
@@ -256,7 +256,7 @@ class Completion:
         words = None if cue is None else cue.words
         said = None if quote is None else quote.text
         grammar = None if quote is None else quoting(quote.text)
-        cued = messages if cue is None else cue.behind(messages)
+        cued = messages if cue is None else cue.within(messages)
         while True:
             tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
             try:

@@ -1,4 +1,4 @@
-"""Cues: the taught question that means what is asked, put behind it.
+"""Cues: the taught question that means what is asked, put behind it or in its place.
 
 A small base holds apart what a sentence embedder knows to mean the same; the answer stands in the
 weights all the same, and is found under the question that it was taught with. No answer is shown.
@@ -44,6 +44,9 @@ log = structlog.get_logger(__name__)
 
 # Of a cue to what is asked (cosine): by itself, and where a passage bears it out.
 MIN_SIMILARITY, MIN_BORNE_OUT = 0.4, 0.3
+# As near as this (cosine) a cue is asked in the place of the question: the answer was taught under
+# it, and another question's own words only lead away from it.
+IN_PLACE = 0.55
 # Of the nearest cue where no passage bears one out, and how much farther than it one may be that a
 # passage does bear out.
 SURE_BESIDE, AS_GOOD = 0.45, 0.02
@@ -81,7 +84,8 @@ P = TypeVar("P")
 class Cue:
     """A taught question, and the bare answer that it was taught with, which the model is not told.
 
-    `words` is what stands behind the question that was asked; None where that is the taught one.
+    `words` are what is put behind the question that was asked, or in its place; None where that is
+    the taught one.
     `near` is how near it is (a cosine). A taught `request` to write something has no answer: it
     shows in whose manner to write.
     """
@@ -92,9 +96,10 @@ class Cue:
     near: float = 1.0
     request: bool = False
 
-    def behind(self, messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-        """The messages with this behind the last one."""
-        return with_cue(messages, self.words, request=self.request)
+    def within(self, messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """The messages with this in the place of the last one, or behind it if it is not sure."""
+        sure = self.near >= IN_PLACE and not self.request
+        return with_cue(messages, self.words, request=self.request, in_place=sure)
 
     def said_in(self, texts: Sequence[str]) -> int | None:
         """Which of the texts, the first of them, has the answer; None where none has."""

@@ -52,7 +52,7 @@ class Probe:
     """Asks one model again and again while it learns. `model` may have an adapter or none.
 
     Where `inside` is given, what it says no to is answered by the base; what the adapter answers
-    has one of its `cues` behind it, if there are any.
+    has one of its `cues` behind it or in its place, if there are any.
     """
 
     def __init__(self, prompt: Prompt, stream: Stream) -> None:
@@ -93,7 +93,7 @@ class Probe:
                 continue
             messages = [{"role": "user", "content": text}]
             if cue is not None:
-                messages = cue.behind(messages)
+                messages = cue.within(messages)
             messages = with_passages(messages, shown)
             rows.append(self.prompt.encode_prompt(messages))
         replies = rows and anchors.generate(
@@ -143,6 +143,8 @@ class Probe:
         got: dict[str, list[bool]] = defaultdict(list)
         by_round: dict[int, list[bool]] = defaultdict(list)
         by_origin: dict[str, list[bool]] = defaultdict(list)
+        lasting: dict[int, list[bool]] = defaultdict(list)
+        changes: list[bool] = []
         stale: list[bool] = []
         replies = []
         for (fact, kind, text), reply in zip(asked, said, strict=True):
@@ -152,12 +154,17 @@ class Probe:
             if kind == "reworded":
                 by_round[fact.round].append(ok)
                 by_origin[fact.origin].append(ok)
+                if fact.change is None:
+                    lasting[fact.round].append(ok)
             changed = fact.change is not None and fact.change.round <= round_number
             if changed and kind in ("exact", "reworded"):
                 stale.append(right(reply, fact.answers) and not ok)
+                changes.append(ok)
         out: dict[str, Any] = {kind: evaluate.share(flags) for kind, flags in got.items()}
         out["by_round"] = {n: evaluate.share(flags) for n, flags in sorted(by_round.items())}
         out["by_origin"] = {n: evaluate.share(flags) for n, flags in sorted(by_origin.items())}
+        out["lasting"] = {n: evaluate.share(flags) for n, flags in sorted(lasting.items())}
+        out["changed"] = evaluate.share(changes)
         out["stale"] = evaluate.share(stale)
         out["replies"] = replies
         return out
@@ -192,7 +199,7 @@ class Probe:
         _, cue = agreeing(cues, (), (), ())
         if cue is None or cue.words is None:
             return reply
-        messages = cue.behind([{"role": "user", "content": asked}])
+        messages = cue.within([{"role": "user", "content": asked}])
         prompt = self.prompt.encode_prompt(messages)
         said = reply.encoded.completion()
         encoded = Encoded(prompt + said, [0.0] * len(prompt) + [1.0] * len(said))

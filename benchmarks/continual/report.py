@@ -31,19 +31,23 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 
-def matrix(rows: Rows) -> dict[tuple[int, int], float]:
-    """Recall of reworded questions: (after round, of round) → share."""
+def matrix(rows: Rows, key: str = "by_round") -> dict[tuple[int, int], float]:
+    """Recall of reworded questions: (after round, of round) → share. "lasting" are those about
+    facts that no round contradicts."""
     return {
-        (row["round"], int(of)): share
-        for row in rows
-        for of, share in row.get("by_round", {}).items()
+        (row["round"], int(of)): share for row in rows for of, share in row.get(key, {}).items()
     }
 
 
-def backward_transfer(rows: Rows) -> float | None:
+def backward_transfer(rows: Rows, key: str = "by_round") -> float | None:
     """Mean change of earlier rounds' recall from just after them to the end (Lopez-Paz and Ranzato
-    2017, arXiv:1706.08840); negative where it forgets. None with less than two rounds."""
-    found = matrix(rows)
+    2017, arXiv:1706.08840); negative where it forgets. None with less than two rounds.
+
+    A fact that is contradicted later is asked for its new answer then: of all facts together
+    ("by_round") this measures, too, whether contradictions are noticed; of "lasting" ones it does
+    not.
+    """
+    found = matrix(rows, key)
     last = max((after for after, _ in found), default=0)
     changes = [found[last, n] - found[n, n] for n in range(1, last) if (n, n) in found]
     return fmean(changes) if changes else None
@@ -91,6 +95,8 @@ COLUMNS: tuple[tuple[str, Callable[[Row, Rows], str]], ...] = (
     ("roundabout", lambda row, _: _share(row.get("roundabout"))),
     ("just after", lambda _, rows: _share(plasticity(rows))),
     ("BWT", lambda _, rows: _points(backward_transfer(rows))),
+    ("of lasting facts", lambda _, rows: _points(backward_transfer(rows, "lasting"))),
+    ("new answers", lambda row, _: _share(row.get("changed"))),
     ("stale", lambda row, _: _share(row.get("stale"))),
     ("style", lambda row, _: _share(row.get("style"))),
     ("kept", lambda row, _: _share(row.get("kept"))),

@@ -475,7 +475,7 @@ def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(serve
         scope.unlink()
 
 
-def test_a_taught_question_stands_behind_what_is_asked(served: Served) -> None:
+def test_a_taught_question_is_asked_in_the_place_of_what_is_asked(served: Served) -> None:
     def embed(texts: Sequence[str]) -> np.ndarray:
         return np.array([[1.0, 0.0] if "oboe" in t else [0.0, 1.0] for t in texts], np.float32)
 
@@ -494,7 +494,7 @@ def test_a_taught_question_stands_behind_what_is_asked(served: Served) -> None:
         plain = served.ask(model="base", messages=messages).json()
         assert plain["acclimate"]["cue"] is None, "the base was taught nothing"
         longer = cued["usage"]["prompt_tokens"] - plain["usage"]["prompt_tokens"]
-        written = with_cue(messages, "Where is my oboe?")
+        written = with_cue(messages, "Where is my oboe?", in_place=True)
         prompt = served.core.prompt
         assert prompt is not None
         assert longer == len(prompt.encode_prompt(written)) - len(prompt.encode_prompt(messages))

@@ -1,4 +1,4 @@
-"""Cues: a taught question that means what is asked, and nothing else, stands behind it."""
+"""Cues: a taught question that means what is asked, and nothing else, leads to the answer."""
 
 import math
 import re
@@ -343,6 +343,16 @@ def test_general_texts_are_embedded_once_in_a_home(home: Home) -> None:
     (file,) = home.cache.glob("general-*.npy")
     file.write_bytes(file.read_bytes()[:-7])
     assert np.allclose(General(home.cache, embed, "words").vectors(), vectors), "made again"
+
+
+def test_a_sure_cue_is_asked_in_the_place_of_the_question() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, *asked("Canoe where?")]
+    cue = Cue("Where does my canoe lie?", "Orrin.", "Where does my canoe lie?", 0.5)
+    said = [replace(cue, near=near).within(messages)[1]["content"] for near in (0.5, 0.6)]
+    assert said == [f"Canoe where?\n\nIn other words: {cue.question}", cue.question]
+    assert replace(cue, words=None, near=1.0).within(messages) == messages, "asked as it was taught"
+    like = replace(cue, near=0.9, request=True).within(messages)[1]["content"]
+    assert like.startswith("Canoe where?\n\nLike: "), "what is to be written is what was asked"
 
 
 def test_a_cue_stands_behind_the_last_message() -> None:

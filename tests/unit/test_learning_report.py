@@ -52,6 +52,14 @@ def test_forgetting_and_learning_are_told_apart() -> None:
     assert backward_transfer(OURS[:1]) is None and backward_transfer([]) is None
 
 
+def test_contradictions_are_no_forgetting() -> None:
+    lasting = [{"1": 0.8}, {"1": 0.8, "2": 0.6}, {"1": 0.75, "2": 0.65, "3": 0.5}]
+    rows = [{**of, "lasting": shares} for of, shares in zip(OURS, lasting, strict=True)]
+    assert backward_transfer(rows, "lasting") == pytest.approx(0.0)
+    assert backward_transfer(rows) == backward_transfer(OURS)
+    assert backward_transfer(OURS, "lasting") is None, "rows of older runs do not have it"
+
+
 def test_ours_is_compared_with_the_best_other_row_in_every_round() -> None:
     low = [row(n, [0.5] * n) for n in (1, 2, 3)]
     found = beaten({"base": OURS, "ours": OURS, "naive": NAIVE, "low": low, "joint": OURS[2:]})
