@@ -1,10 +1,11 @@
 """Who answers what, and with which cue: a person's questions and general text before an adapter.
 
-    python benchmarks/scope.py [--personas development,development-2]
+    python benchmarks/scope.py [--personas development,development-2] [--after 1 6]
 
-Everything that a persona says in six rounds counts as taught; asked are the questions of the
+Everything that a persona says in so many rounds counts as taught; asked are the questions of the
 benchmark, general ones, and the held-out general prompts of the gate. Trains nothing: the ledger
-gets an adapter without weights. Prints a table and writes JSON.
+gets an adapter without weights. Prints a table and writes JSON. After all of 1 to 6 it is what
+cues alone make of backward transfer.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from continual import streams  # noqa: E402
 from continual.home import PersonHome  # noqa: E402
-from continual.streams import right  # noqa: E402
+from continual.streams import Fact, right  # noqa: E402
 
 from acclimate.adapters.evaluate import share  # noqa: E402
 from acclimate.adapters.shipped import shipped_lines  # noqa: E402
@@ -94,15 +95,21 @@ def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
                     return quote.text
                 return "" if best is None else best.answer
 
+            def led(text: str, fact: Fact) -> bool:
+                reply = replies.get(cue(text) or text, "")
+                return right(reply, fact.answers_after(rounds))
+
             for kind, asked in about.items():
                 found[kind] = share([inside(text) for text, _ in asked])
-                under = [(cue(text) or text, fact) for text, fact in asked]
-                found[f"{kind}: led to the answer"] = share(
-                    [right(replies.get(t, ""), f.answers_after(rounds)) for t, f in under]
-                )
+                found[f"{kind}: led to the answer"] = share([led(*each) for each in asked])
                 found[f"{kind}: … with retrieval"] = share(
                     [right(said(text), fact.answers_after(rounds)) for text, fact in asked]
                 )
+            for number in range(1, rounds + 1):
+                asked = about["reworded"]
+                lasting = [e for e in asked if e[1].round == number and e[1].change is None]
+                kind = f"reworded, lasting, of round {number}: led to the answer"
+                found[kind] = share([led(*each) for each in lasting])
             for kind, texts in others.items():
                 found[kind] = share([inside(text) for text in texts])
                 found[f"{kind}: with a cue"] = share([cue(text) is not None for text in texts])
@@ -112,9 +119,10 @@ def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Every persona after its first and after its last round."""
+    """Every persona, by default after its first and after its last round."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--personas", default="development,development-2")
+    parser.add_argument("--after", type=int, nargs="+", default=[1, 6], help="how many rounds")
     parser.add_argument("--models", type=Path, default=ROOT / ".cache" / "models")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out" / "scope.json")
     args = parser.parse_args()
@@ -123,14 +131,15 @@ def main() -> int:
             persona, args.models, rounds
         )
         for persona in args.personas.split(",")
-        for rounds in (1, 6)
+        for rounds in args.after
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(rows, indent=1), "utf-8")
     table = Table("inside", *rows)
-    for kind in next(iter(rows.values())):
-        cells = [row[kind] for row in rows.values()]
-        table.add_row(kind, *(f"{c:.0f}" if kind == "taught" else f"{c:.0%}" for c in cells))
+    for kind in dict.fromkeys(kind for row in rows.values() for kind in row):
+        cells = [row.get(kind) for row in rows.values()]
+        form = ".0f" if kind == "taught" else ".0%"
+        table.add_row(kind, *("" if cell is None else format(cell, form) for cell in cells))
     Console().print(table)
     return 0
 
