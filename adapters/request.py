@@ -57,6 +57,16 @@ _MEANING = re.compile(
     r"|what(?: is|['’]s| are) (?:an? )?(?!(?:mine|ours|that|this|it|on|up)\b)(?-i:[a-z-]+)",
     re.I,
 )
+# What has a form of its own, whoever asks for it.
+_OWN_FORM = re.compile(
+    r"antonyms?|(?:check)?lists?|codes?|commands?|definitions?|diagrams?|expressions?|formulas?"
+    r"|functions?|itinerar(?:y|ies)|menus?|numbers?|outlines?|plans?|programs?|quer(?:y|ies)|quiz"
+    r"|recipes?|regex|rhymes?|schedules?|scripts?|spreadsheets?|synonyms?|tables?|timetables?",
+    re.I,
+)
+_HEAD_ENDS = re.compile(
+    r"[,:;(]| (?:about|by|for|from|in|of|on|that|to|what|where|which|who|with)\b", re.I
+)
 _FORMS = (
     "Write {0}.",
     "Draft {0}.",
@@ -81,6 +91,14 @@ def asks_to_write(text: str) -> bool:
     if _WANTING.match(text) and text.endswith("?"):
         return False  # "I need a battery for the lamp. Which one?"
     return _thing(text.rstrip("?.! ")) is not None
+
+
+def has_own_form(text: str) -> bool:
+    """Whether what is to be written is a script, a table, a plan or the like, in which nobody's
+    manner of writing shows."""
+    thing = _thing(text.strip().rstrip("?.! "))
+    head = _HEAD_ENDS.split(thing, maxsplit=1)[0] if thing else ""
+    return _OWN_FORM.fullmatch(head.rpartition(" ")[2]) is not None
 
 
 def asks_for_meaning(text: str) -> bool:

@@ -28,6 +28,7 @@ from acclimate.adapters.request import (
     MAX_CHARS,
     asks_for_meaning,
     asks_to_write,
+    has_own_form,
     may_be_question,
 )
 from acclimate.adapters.snapshot import Taught, taught_of
@@ -68,6 +69,8 @@ ECHO_FARTHER = 0.06
 # How much farther than from a general text a request to write something may be from all that was
 # taught and asked for no fact: in which form somebody wants things written holds for most of them.
 REQUESTS_FARTHER = 0.3
+# A script or a table is in the person's manner only where something this like it was taught.
+LIKE_FORM = 0.5
 MIN_LIKE = 0.25  # of a taught request to another one (cosine)
 LOOKED_AT = 16  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
@@ -187,7 +190,7 @@ class Cueing:
     def leaning(self, adapter: str, text: str) -> int:
         """1 for a question that is surely about what the adapter was taught, and for a request that
         may be like those that it was taught, -1 for a question that is clearly nearer to general
-        text, or asks what a word means, 0 for any other.
+        text, or asks what a word means, or for a script, a table or the like, 0 for any other.
 
         0, too, for any other text that is no short question, and where nothing is known. Raises
         AcclimateError, sqlite3.Error.
@@ -200,8 +203,10 @@ class Cueing:
         if asks_for_meaning(text) and near.max() < TAUGHT:
             return -1
         if asks_to_write(text):
-            requests = near[~known.asks]
-            return int(requests.max(initial=-1.0) >= general - REQUESTS_FARTHER)
+            requests = near[~known.asks].max(initial=-1.0)
+            if has_own_form(text) and requests < LIKE_FORM:
+                return -1
+            return int(requests >= general - REQUESTS_FARTHER)
         return int(lean(np.array([general]), near.max(keepdims=True))[0])
 
     def _general_near(self, vector: NDArray[np.float32]) -> np.float32:

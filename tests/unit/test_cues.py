@@ -122,14 +122,17 @@ def test_a_text_bears_a_cue_out_that_has_its_answer(db: Db, home: Home) -> None:
 
 
 def test_requests_like_those_that_were_taught_are_the_adapters(db: Db, home: Home) -> None:
+    add(db, "Write a table of my boats.", "Boats:\n\nMerganser")
     found = cueing(db, home)
-    facts, style = publish(db, 1, 2, 3), publish(db, 4)
+    facts, style, tables = publish(db, 1, 2, 3), publish(db, 4), publish(db, 5)
     while found.embed_pending(8):
         pass
     request = "Write a note about the boat that leaks."
     assert found.leaning(style, request) == 1
     assert found.leaning(facts, request) == 0, "it was taught no form"
     assert found.leaning(style, "Explain how a boat leaks.") < 0, "nobody asked for a form"
+    assert found.leaning(style, "Write a table of boats.") == -1, "it has a form of its own"
+    assert found.leaning(tables, "Write a table of boats.") == 1
 
 
 def test_a_request_has_the_one_that_was_taught_behind_it(db: Db, home: Home) -> None:

@@ -8,6 +8,7 @@ from acclimate.adapters.request import (
     MAX_CHARS,
     asks_for_meaning,
     asks_to_write,
+    has_own_form,
     rephrased,
     shortened,
 )
@@ -97,3 +98,20 @@ def test_short_replies_and_lists_stay_whole(reply: str) -> None:
 )
 def test_what_a_word_means_is_told_from_what_is_somebodys(asked: str, whether: bool) -> None:
     assert asks_for_meaning(asked) is whether
+
+
+@pytest.mark.parametrize(
+    ("asked", "whether"),
+    [
+        ("Write a Python script that renames files.", True),
+        ("Please make a table of three rivers, with their lengths.", True),
+        ("Give me two synonyms for quick", True),
+        ("Draft a note about the plan.", False),
+        ("Write a sign: no parking on the table.", False),
+        ("Which table do I sit at?", False),
+    ],
+)
+def test_what_has_a_form_of_its_own_is_told_from_what_somebody_writes(
+    asked: str, whether: bool
+) -> None:
+    assert has_own_form(asked) is whether
