@@ -59,9 +59,11 @@ _MEANING = re.compile(
 )
 # What has a form of its own, whoever asks for it.
 _OWN_FORM = re.compile(
-    r"antonyms?|(?:check)?lists?|codes?|commands?|definitions?|diagrams?|expressions?|formulas?"
-    r"|functions?|itinerar(?:y|ies)|menus?|numbers?|outlines?|plans?|programs?|quer(?:y|ies)|quiz"
-    r"|recipes?|regex|rhymes?|schedules?|scripts?|spreadsheets?|synonyms?|tables?|timetables?",
+    r"antonyms?|(?:check)?lists?|codes?|commands?|definitions?|diagrams?|dialogues?|essays?"
+    r"|expressions?|fables?|formulas?|functions?|haikus?|itinerar(?:y|ies)|jokes?|limericks?"
+    r"|lyrics|menus?|numbers?|outlines?|plans?|poems?|programs?|quer(?:y|ies)|quiz|recipes?|regex"
+    r"|rhymes?|riddles?|schedules?|scripts?|songs?|sonnets?|spreadsheets?|stor(?:y|ies)|synonyms?"
+    r"|tables?|timetables?",
     re.I,
 )
 _HEAD_ENDS = re.compile(
@@ -94,8 +96,8 @@ def asks_to_write(text: str) -> bool:
 
 
 def has_own_form(text: str) -> bool:
-    """Whether what is to be written is a script, a table, a plan or the like, in which nobody's
-    manner of writing shows."""
+    """Whether what is to be written is a script, a table, a poem or the like, which does not begin
+    and end as somebody's notes do."""
     thing = _thing(text.strip().rstrip("?.! "))
     head = _HEAD_ENDS.split(thing, maxsplit=1)[0] if thing else ""
     return _OWN_FORM.fullmatch(head.rpartition(" ")[2]) is not None

@@ -69,8 +69,6 @@ ECHO_FARTHER = 0.06
 # How much farther than from a general text a request to write something may be from all that was
 # taught and asked for no fact: in which form somebody wants things written holds for most of them.
 REQUESTS_FARTHER = 0.3
-# A script or a table is in the person's manner only where something this like it was taught.
-LIKE_FORM = 0.5
 MIN_LIKE = 0.25  # of a taught request to another one (cosine)
 LOOKED_AT = 16  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
@@ -190,7 +188,8 @@ class Cueing:
     def leaning(self, adapter: str, text: str) -> int:
         """1 for a question that is surely about what the adapter was taught, and for a request that
         may be like those that it was taught, -1 for a question that is clearly nearer to general
-        text, or asks what a word means, or for a script, a table or the like, 0 for any other.
+        text, or asks what a word means, or for a script, a table or the like where none was taught,
+        0 for any other.
 
         0, too, for any other text that is no short question, and where nothing is known. Raises
         AcclimateError, sqlite3.Error.
@@ -203,10 +202,12 @@ class Cueing:
         if asks_for_meaning(text) and near.max() < TAUGHT:
             return -1
         if asks_to_write(text):
-            requests = near[~known.asks].max(initial=-1.0)
-            if has_own_form(text) and requests < LIKE_FORM:
+            if has_own_form(text) and not any(
+                has_own_form(cue.question) for cue in self._like(known, vector, text)
+            ):
                 return -1
-            return int(requests >= general - REQUESTS_FARTHER)
+            requests = near[~known.asks]
+            return int(requests.max(initial=-1.0) >= general - REQUESTS_FARTHER)
         return int(lean(np.array([general]), near.max(keepdims=True))[0])
 
     def _general_near(self, vector: NDArray[np.float32]) -> np.float32:
@@ -227,7 +228,7 @@ class Cueing:
         asked = question_of(messages).strip()
         try:
             if asks_to_write(asked):
-                return self._like(adapter, asked)
+                return self._like(self._of(adapter), self._embed([asked])[0], asked)
             return self._nearest(adapter, asked) if may_be_question(asked) else []
         except (AcclimateError, sqlite3.Error, ValueError) as error:
             log.warning("no_cue", error=str(error))
@@ -255,12 +256,11 @@ class Cueing:
         others = [at for at in best if at != first and known.asks[at]]
         return [_cue(asked, *said[int(at)], near[at]) for at in (first, *others)]
 
-    def _like(self, adapter: str, asked: str) -> list[Cue]:
+    def _like(self, known: cues.Cues, vector: NDArray[np.float32], asked: str) -> list[Cue]:
         """The nearest request that was taught, if it is near enough."""
-        known = self._of(adapter)
         if not len(known.examples):
             return []
-        near = np.where(known.asks, -1.0, known.vectors @ self._embed([asked])[0])
+        near = np.where(known.asks, -1.0, known.vectors @ vector)
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
         best = best[near[best] >= MIN_LIKE]
         taught = cues.exchanges(self._db, map(int, known.examples[best]))

@@ -106,6 +106,7 @@ def test_what_a_word_means_is_told_from_what_is_somebodys(asked: str, whether: b
         ("Write a Python script that renames files.", True),
         ("Please make a table of three rivers, with their lengths.", True),
         ("Give me two synonyms for quick", True),
+        ("Compose a short poem on winter.", True),
         ("Draft a note about the plan.", False),
         ("Write a sign: no parking on the table.", False),
         ("Which table do I sit at?", False),
