@@ -66,6 +66,15 @@ _OWN_FORM = re.compile(
     r"|tables?|timetables?",
     re.I,
 )
+# "Find all the names in this text: …": what is to be worked on stands behind the colon.
+_ON_TEXT = re.compile(
+    rf"{_LEAD}(?:{_ASKING} )?"
+    r"(?:change|classify|correct|count|extract|find|fix|give(?! me)|list|make|pick|proofread"
+    r"|punctuate|put|rephrase|rewrite|shorten|simplify|sort|spell|summari[sz]e|translate|turn)\b"
+    r"(?=[^:?]*\b(?:commas?|following|grammar|paragraph|passive|sentence|spelling|text|these|this"
+    r"|words?)\b)[^:?]*:\s+\S+(?:\s+\S+){2,}",
+    re.I,
+)
 _HEAD_ENDS = re.compile(
     r"[,:;(]| (?:about|by|for|from|in|of|on|that|to|what|where|which|who|with)\b", re.I
 )
@@ -101,6 +110,11 @@ def has_own_form(text: str) -> bool:
     thing = _thing(text.strip().rstrip("?.! "))
     head = _HEAD_ENDS.split(thing, maxsplit=1)[0] if thing else ""
     return _OWN_FORM.fullmatch(head.rpartition(" ")[2]) is not None
+
+
+def works_on_text(text: str) -> bool:
+    """Whether something is to be done with a text that stands in it, behind a colon."""
+    return _ON_TEXT.fullmatch(text.strip()) is not None
 
 
 def asks_for_meaning(text: str) -> bool:

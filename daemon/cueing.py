@@ -30,6 +30,7 @@ from acclimate.adapters.request import (
     asks_to_write,
     has_own_form,
     may_be_question,
+    works_on_text,
 )
 from acclimate.adapters.snapshot import Taught, taught_of
 from acclimate.adapters.topic import is_news, kind_of
@@ -62,7 +63,8 @@ NEARER = 0.05
 # What is this near to something that was taught (cosine), and no nearer to any general text, is
 # surely about it.
 SURELY = 0.45
-# What a word means is what the person says only where the very question was taught (cosine).
+# What a word means, or what is to be done with a text that is given, is what the person says only
+# where the very question was taught (cosine).
 TAUGHT = 0.8
 # An echo counts as so much farther than it is: it is no question that anybody would ask.
 ECHO_FARTHER = 0.06
@@ -188,8 +190,8 @@ class Cueing:
     def leaning(self, adapter: str, text: str) -> int:
         """1 for a question that is surely about what the adapter was taught, and for a request that
         may be like those that it was taught, -1 for a question that is clearly nearer to general
-        text, or asks what a word means, or for a script, a table or the like where none was taught,
-        0 for any other.
+        text, asks what a word means, or has the text with it that it is about, and for a script, a
+        table or the like where none was taught, 0 for any other.
 
         0, too, for any other text that is no short question, and where nothing is known. Raises
         AcclimateError, sqlite3.Error.
@@ -199,7 +201,7 @@ class Cueing:
             return 0
         vector = self._embed([text])[0]
         near, general = _near(known, vector), self._general_near(vector)
-        if asks_for_meaning(text) and near.max() < TAUGHT:
+        if (asks_for_meaning(text) or works_on_text(text)) and near.max() < TAUGHT:
             return -1
         if asks_to_write(text):
             if has_own_form(text) and not any(

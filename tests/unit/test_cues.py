@@ -158,6 +158,7 @@ def test_what_a_word_means_is_not_asked_of_the_adapter(db: Db, home: Home) -> No
     while found.embed_pending(8):
         pass
     assert found.leaning(without, "What does canoe mean?") == -1
+    assert found.leaning(without, "Fix this sentence: What do you call my canoe") == -1
     assert found.leaning(taught, "What does al dente mean?") == 1
 
 

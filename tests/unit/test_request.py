@@ -11,6 +11,7 @@ from acclimate.adapters.request import (
     has_own_form,
     rephrased,
     shortened,
+    works_on_text,
 )
 
 
@@ -116,3 +117,19 @@ def test_what_has_a_form_of_its_own_is_told_from_what_somebody_writes(
     asked: str, whether: bool
 ) -> None:
     assert has_own_form(asked) is whether
+
+
+@pytest.mark.parametrize(
+    ("asked", "whether"),
+    [
+        ("Find all the names in this text: Yesterday Priya met Tom at the harbour.", True),
+        ("Please translate this sentence: Where is the nearest station?", True),
+        ("Put the commas in: After dinner if it is warm we could sit outside.", True),
+        ("Give me the word: what do I call my van?", False),
+        ("Jog my memory: where did I put this year's seeds?", False),
+        ("Find this: my keys.", False),
+        ("What is in this text?", False),
+    ],
+)
+def test_work_on_a_text_that_is_given_is_told_from_questions(asked: str, whether: bool) -> None:
+    assert works_on_text(asked) is whether
