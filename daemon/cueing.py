@@ -74,6 +74,7 @@ REQUESTS_FARTHER = 0.3
 MIN_LIKE = 0.25  # of a taught request to another one (cosine)
 LOOKED_AT = 16  # of the nearest: some may have been contradicted
 # Of those that are this near to the nearest, the latest counts: it may be news of the same matter.
+# The very question that is asked counts before them.
 AS_NEAR = 0.02
 # One that says that something has changed counts before an earlier one that it is so much farther
 # than, if the two are this alike (cosines) and ask for the same kind of thing.
@@ -250,8 +251,10 @@ class Cueing:
         best = np.array([at for at in best if int(known.examples[at]) in taught], int)
         if not len(best):
             return []
-        latest = min(best[near[best] >= near[best[0]] - AS_NEAR])  # they are in this order
         said = {int(at): taught[int(known.examples[at])] for at in best}
+        same = [at for at in best if _bare(said[int(at)][0]) == _bare(asked)]
+        as_near = same or best[near[best] >= near[best[0]] - AS_NEAR]
+        latest = min(as_near)  # they are in this order
         first = next((at for at in best if _is_news_of(at, latest, near, known, said)), latest)
         if not known.asks[first]:
             return []

@@ -225,6 +225,8 @@ def test_of_two_that_are_as_near_the_latest_counts(db: Db, home: Home) -> None:
     while found.embed_pending(8):
         pass
     assert words(found, name, asked("The canoe, where does it lie?")) == "Where does canoe lie my?"
+    very = found.of(name, asked("where does my canoe lie"))
+    assert very is not None and (very.question, very.words) == ("Where does my canoe lie?", None)
 
 
 def test_what_says_that_it_has_changed_counts_before_what_it_changed(db: Db, home: Home) -> None:
