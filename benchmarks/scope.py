@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from continual import streams  # noqa: E402
 from continual.home import PersonHome  # noqa: E402
-from continual.streams import Fact, right  # noqa: E402
+from continual.streams import right  # noqa: E402
 
 from acclimate.adapters.evaluate import share  # noqa: E402
 from acclimate.adapters.shipped import shipped_lines  # noqa: E402
@@ -95,21 +95,21 @@ def measure(persona: str, models: Path, rounds: int) -> dict[str, float]:
                     return quote.text
                 return "" if best is None else best.answer
 
-            def led(text: str, fact: Fact) -> bool:
-                reply = replies.get(cue(text) or text, "")
-                return right(reply, fact.answers_after(rounds))
-
+            led = {
+                text: right(replies.get(cue(text) or text, ""), fact.answers_after(rounds))
+                for asked in about.values()
+                for text, fact in asked
+            }
             for kind, asked in about.items():
                 found[kind] = share([inside(text) for text, _ in asked])
-                found[f"{kind}: led to the answer"] = share([led(*each) for each in asked])
+                found[f"{kind}: led to the answer"] = share([led[text] for text, _ in asked])
                 found[f"{kind}: … with retrieval"] = share(
                     [right(said(text), fact.answers_after(rounds)) for text, fact in asked]
                 )
             for number in range(1, rounds + 1):
-                asked = about["reworded"]
-                lasting = [e for e in asked if e[1].round == number and e[1].change is None]
+                lasting = [f for f in facts if f.round == number and f.change is None]
                 kind = f"reworded, lasting, of round {number}: led to the answer"
-                found[kind] = share([led(*each) for each in lasting])
+                found[kind] = share([led[text] for fact in lasting for text in fact.reworded])
             for kind, texts in others.items():
                 found[kind] = share([inside(text) for text in texts])
                 found[f"{kind}: with a cue"] = share([cue(text) is not None for text in texts])

@@ -206,7 +206,7 @@ class Cueing:
             return -1
         if asks_to_write(text):
             if has_own_form(text) and not any(
-                has_own_form(cue.question) for cue in self._like(known, vector, text)
+                has_own_form(cue.question) for cue in self._like(adapter, text)
             ):
                 return -1
             requests = near[~known.asks]
@@ -231,7 +231,7 @@ class Cueing:
         asked = question_of(messages).strip()
         try:
             if asks_to_write(asked):
-                return self._like(self._of(adapter), self._embed([asked])[0], asked)
+                return self._like(adapter, asked)
             return self._nearest(adapter, asked) if may_be_question(asked) else []
         except (AcclimateError, sqlite3.Error, ValueError) as error:
             log.warning("no_cue", error=str(error))
@@ -252,20 +252,22 @@ class Cueing:
         if not len(best):
             return []
         said = {int(at): taught[int(known.examples[at])] for at in best}
-        same = [at for at in best if _bare(said[int(at)][0]) == _bare(asked)]
+        found = {int(at): _cue(asked, *said[int(at)], near[at]) for at in best}
+        same = [at for at in best if found[int(at)].words is None]
         as_near = same or best[near[best] >= near[best[0]] - AS_NEAR]
         latest = min(as_near)  # they are in this order
         first = next((at for at in best if _is_news_of(at, latest, near, known, said)), latest)
         if not known.asks[first]:
             return []
         others = [at for at in best if at != first and known.asks[at]]
-        return [_cue(asked, *said[int(at)], near[at]) for at in (first, *others)]
+        return [found[int(at)] for at in (first, *others)]
 
-    def _like(self, known: cues.Cues, vector: NDArray[np.float32], asked: str) -> list[Cue]:
+    def _like(self, adapter: str, asked: str) -> list[Cue]:
         """The nearest request that was taught, if it is near enough."""
+        known = self._of(adapter)
         if not len(known.examples):
             return []
-        near = np.where(known.asks, -1.0, known.vectors @ vector)
+        near = np.where(known.asks, -1.0, known.vectors @ self._embed([asked])[0])
         best = np.argsort(-near, kind="stable")[:LOOKED_AT]
         best = best[near[best] >= MIN_LIKE]
         taught = cues.exchanges(self._db, map(int, known.examples[best]))
