@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # As in native.py: OpenMP threads that spin while they wait are ruinous beside another process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Rows differ in length, and oneDNN keeps what it compiled for each: a round in bfloat16 took 1.5 GB
-# more with its default of 1024, and is not faster for it.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+# more with its default of 1024, and is not faster for it than with 128.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 import gguf
 import torch
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from acclimate.adapters import attention
+from acclimate.adapters.beside import beside
 from acclimate.adapters.losses import Part
 from acclimate.adapters.prompt import Encoded
 from acclimate.adapters.snapshot import Precision
@@ -322,11 +324,16 @@ class Split:
             out: Tensor = output(hidden)
         else:
             bias = output.bias[part.ids] if output.bias is not None else None
-            out = functional.linear(hidden, output.weight[part.ids], bias)
+            rows = output.weight[part.ids] if part.weight is None else part.weight
+            out = functional.linear(hidden, rows, bias)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         if cap:
             out = cap * torch.tanh(out / cap)
         return out if part is None else out + part.offset
+
+    def gathered(self, part: Part) -> Part:
+        """The part with its rows of the output projection, for several `logits`."""
+        return replace(part, weight=head(self.model).weight.index_select(0, part.ids))
 
     @torch.no_grad()
     def check(self, rows: Sequence[Sequence[int]]) -> bool:
@@ -363,19 +370,17 @@ class Split:
             self.boundary = 0
 
     def _run(self, layers: nn.ModuleList, norm: nn.Module, packed: Packed, **x: Tensor) -> Tensor:
-        stack = decoder(self.model)
-        stack.layers, stack.norm = layers, norm
-        try:
-            out: Tensor = stack(
-                use_cache=False,
-                position_ids=packed.positions,
-                attention_mask=packed.mask,
-                packed_segments=packed.segments,
-                **x,
-            ).last_hidden_state
-            return out
-        finally:
-            stack.layers, stack.norm = self._layers, self._norm
+        # A stack of its own over the same layers, so that several threads may run at once.
+        stack = copy(decoder(self.model))
+        stack._modules = {**stack._modules, "layers": layers, "norm": norm}
+        out: Tensor = stack(
+            use_cache=False,
+            position_ids=packed.positions,
+            attention_mask=packed.mask,
+            packed_segments=packed.segments,
+            **x,
+        ).last_hidden_state
+        return out
 
 
 class Activations:
@@ -388,21 +393,27 @@ class Activations:
         self.rows = list(rows)
         self.prefix = common_prefix([row.tokens for row in rows]) if rows else 0
         self.hidden: list[Tensor] = []
+        parts: list[Sequence[Encoded]] = []
         start = 0
         while start < len(rows):
             stop, size = start, 0
             while stop < len(rows) and (stop == start or size < batch_tokens):
                 size += len(rows[stop].tokens)
                 stop += 1
-            part = rows[start:stop]
-            lengths = [len(row.tokens) - self.prefix for row in part]
-            tokens = [*part[0].tokens[: self.prefix]]
-            for row in part:
-                tokens += row.tokens[self.prefix :]
-            out = split.lower(torch.tensor([tokens]), pack(self.prefix, lengths))[0]
-            self.prefix_hidden = out[: self.prefix].clone()
-            self.hidden += [piece.clone() for piece in out[self.prefix :].split(lengths)]
+            parts.append(rows[start:stop])
             start = stop
+        for prefix, hidden in beside(partial(self._below, split), parts):
+            self.prefix_hidden = prefix
+            self.hidden += hidden
+
+    def _below(self, split: Split, rows: Sequence[Encoded]) -> tuple[Tensor, list[Tensor]]:
+        lengths = [len(row.tokens) - self.prefix for row in rows]
+        tokens = [*rows[0].tokens[: self.prefix]]
+        for row in rows:
+            tokens += row.tokens[self.prefix :]
+        out = split.lower(torch.tensor([tokens]), pack(self.prefix, lengths))[0]
+        pieces = out[self.prefix :].split(lengths)
+        return out[: self.prefix].clone(), [piece.clone() for piece in pieces]
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """One packed row of these sequences, ready for `Split.upper`."""

@@ -46,12 +46,14 @@ class Part:
     `ids` (C,): in front, in order, the `certain` ones that are asked for; behind them a uniform
     sample of the others, each counted `exp(offset)` times, so that the normaliser is right on
     average (sampled softmax: Jean et al. 2015, arXiv:1412.2007). Logits plus `offset` (C,) go into
-    the losses below, with `place` instead of token ids.
+    the losses below, with `place` instead of token ids. `weight` (C, D): the output projection's
+    rows of these tokens, where they were gathered beforehand.
     """
 
     ids: Tensor
     certain: int
     offset: Tensor
+    weight: Tensor | None = None
 
     @classmethod
     def around(cls, needed: Tensor, size: int, sampled: int, generator: torch.Generator) -> Part:

@@ -18,7 +18,7 @@ from acclimate.adapters.snapshot import Pace, Snapshot
 from acclimate.store.files import atomic_write
 
 TOKENS = 768  # in a step's packed row, about
-REPEATS = 5
+SECONDS = 0.4  # for each number of threads: a machine that rested is slow for a moment
 # Beside something else that computes all numbers of threads look alike.
 REST_SECONDS, BUSY_PERCENT = 0.3, 20.0
 # With fewer threads that are almost as fast the rest of the machine is left alone.
@@ -74,13 +74,14 @@ def settled(snapshot: Snapshot, threads: int) -> Snapshot:
 
 
 def _seconds(width: int, inner: int, threads: int, dtype: torch.dtype) -> float:
-    """The best of some, there and back, casts included."""
+    """The best of as many as fit, there and back, casts included."""
     torch.set_num_threads(threads)
     x = torch.ones(TOKENS, width)
     up = torch.ones(inner, width, dtype=dtype)
     down = torch.ones(width, inner, dtype=dtype)
     best = float("inf")
-    for _ in range(REPEATS):
+    until = time.perf_counter() + SECONDS
+    while best == float("inf") or time.perf_counter() < until:
         began = time.perf_counter()
         hidden = functional.linear(x.to(dtype), up).float()
         functional.linear(hidden.to(dtype), down).float()

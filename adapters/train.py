@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from acclimate.adapters.base import Activations, Split, head
+from acclimate.adapters.base import Activations, Batch, Split, head
+from acclimate.adapters.beside import beside, halves
 from acclimate.adapters.gate import lower_bound
 from acclimate.adapters.losses import (
     Part,
@@ -165,25 +167,27 @@ class Optimisation:
         generator = torch.Generator().manual_seed((recipe.seed + 1_000_003 * (number + 1)) % 2**63)
         for group in self._optimiser.param_groups:
             group["lr"] = recipe.learning_rate * _rate(number, self.steps, recipe.warmup)
-        batch = self._cache.batch(self._shown[number])
-        held = self._held[number]
-        teacher = Teacher.joined([self._anchors[i].teacher for i in held])
-        needed = torch.cat([batch.target, teacher.ids.flatten().long()])
-        part = Part.around(needed, self._vocabulary, SAMPLED_TOKENS, generator)
-        nll = completion_nll(batch.logits(self._split, part), part.place(batch.target))
-        ce = per_sequence(nll, batch.owner, batch.weight)
-        ce.backward()
-        kl_value = 0.0
         kl_weight = recipe.kl_weight * (
             recipe.kl_start + (1 - recipe.kl_start) * number / self.steps
         )
-        if held and kl_weight > 0:
-            logits = self._anchor_cache.batch(held).logits(self._split, part)
-            kl = kl_to_teacher(logits, replace(teacher, ids=part.place(teacher.ids))).mean()
-            (kl_weight * kl).backward()
-            kl_value = float(kl.detach())
+        terms = self._terms(number, with_anchors=kl_weight > 0)
+        needed = torch.cat([term.needed for term in terms])
+        part = Part.around(needed, self._vocabulary, SAMPLED_TOKENS, generator)
+        part = self._split.gathered(part)
+
+        def taken(term: _Term) -> tuple[float, tuple[Tensor, ...]]:
+            loss = term.loss(term.batch.logits(self._split, part), part)
+            weighted = loss if term.teacher is None else kl_weight * loss
+            gradients = torch.autograd.grad(weighted, list(self._named.values()))
+            return float(loss.detach()), gradients
+
+        found = beside(taken, terms)
+        for parameter, *gradients in zip(self._named.values(), *(g for _, g in found), strict=True):
+            parameter.grad = reduce(torch.add, gradients)
+        losses = [(term.teacher, loss) for term, (loss, _) in zip(terms, found, strict=True)]
+        ce_value = sum(loss for teacher, loss in losses if teacher is None)
+        kl_value = sum(loss for teacher, loss in losses if teacher is not None)
         norm = torch.nn.utils.clip_grad_norm_(self._named.values(), recipe.clip)
-        ce_value = float(ce.detach())
         loss = ce_value + kl_weight * kl_value
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             raise Diverged(f"loss {loss} at step {number + 1} of {self.steps}")
@@ -191,6 +195,20 @@ class Optimisation:
         self._optimiser.zero_grad(set_to_none=True)
         self.done += 1
         return {"loss": loss, "ce": ce_value, "kl": kl_value}
+
+    def _terms(self, number: int, *, with_anchors: bool) -> list[_Term]:
+        """The pieces of a step's loss, which are worked on beside each other."""
+        terms = []
+        shown = self._shown[number]
+        for rows in _dealt(shown, self._cache):
+            terms.append(_Term(self._cache.batch(rows), len(rows) / len(shown)))
+        held = self._held[number] if with_anchors else []
+        positions = sum(len(self._anchors[i].teacher.ids) for i in held)
+        for rows in _dealt(held, self._anchor_cache):
+            teacher = Teacher.joined([self._anchors[i].teacher for i in rows])
+            share = len(teacher.ids) / positions
+            terms.append(_Term(self._anchor_cache.batch(rows), share, teacher))
+        return terms
 
     def tokens(self, number: int) -> int:
         """How many tokens a step shows, anchors aside."""
@@ -239,6 +257,29 @@ class Optimisation:
         self._best = {n: state[f"best.{n}"] for n in self._named if f"best.{n}" in state}
         self._best_nll = state["best_nll"].tolist()
         self.done, self._best_at, self._worse = state["looks"].tolist()
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A packed row and its `share` of a step's cross-entropy or, with a teacher, of its KL."""
+
+    batch: Batch
+    share: float
+    teacher: Teacher | None = None
+
+    @property
+    def needed(self) -> Tensor:
+        """The tokens whose logits the loss asks for."""
+        return self.batch.target if self.teacher is None else self.teacher.ids.flatten().long()
+
+    def loss(self, logits: Tensor, part: Part) -> Tensor:
+        """Of the row's predictions (M, C) over a part of the vocabulary, in nats: ()."""
+        batch, teacher = self.batch, self.teacher
+        if teacher is None:
+            nll = completion_nll(logits, part.place(batch.target))
+            return self.share * per_sequence(nll, batch.owner, batch.weight)
+        placed = replace(teacher, ids=part.place(teacher.ids))
+        return self.share * kl_to_teacher(logits, placed).mean()
 
 
 def train(
@@ -340,6 +381,20 @@ def _schedule(
     for picked in steps:
         picked += [old[i] for i in next(rehearsals)]
     return [[next(walks[i]) for i in picked] for picked in steps]
+
+
+def _dealt(members: Sequence[int], cache: Activations) -> list[list[int]]:
+    """As many pieces as are worked on beside each other, of nearly the same length; none empty."""
+    pieces: list[list[int]] = [[] for _ in range(halves())]
+    if len(pieces) == 1:
+        pieces = [list(members)]
+    else:
+        lengths = [0] * len(pieces)
+        for i in sorted(members, key=lambda i: -len(cache.hidden[i])):
+            least = lengths.index(min(lengths))
+            pieces[least].append(i)
+            lengths[least] += len(cache.hidden[i])
+    return [piece for piece in pieces if piece]
 
 
 def _exposures(lessons: Sequence[Lesson], recipe: Recipe) -> int:

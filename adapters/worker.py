@@ -481,9 +481,10 @@ def lower_priority() -> None:
 
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
         # Where the kernel groups tasks by session ("autogroup"), niceness counts within a session
-        # alone: this one has to be nice as a whole.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(NICENESS), "ascii")
+        # alone: a worker's own session has to be nice as a whole, somebody else's not.
+        if os.getsid(0) == os.getpid():
+            with contextlib.suppress(OSError):
+                Path("/proc/self/autogroup").write_text(str(NICENESS), "ascii")
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,42 @@ def test_no_anchor_asks_for_what_was_taught_otherwise(tiny_llama: Path) -> None:
     assert len(left) >= 0.9 * len(kept)
     # From fewer than four nothing can be said.
     assert anchors.undisputed(kept, anchors.likeness(split, rows[:3], prompts)) == kept
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_two_halves_beside_each_other_are_the_same_step(
+    tiny_llama: Path, threads: Callable[[int], None]
+) -> None:
+    prompt = Prompt.from_gguf(tiny_llama)
+    asked = ("name?", "which town?", "what is the dog called?", "boat?", "and who?")
+    rows = [
+        prompt.encode([{"role": "user", "content": q}, {"role": "assistant", "content": "Ada."}])
+        for q in asked
+    ]
+    recipe = Recipe(exposures=3, batch=5, anchor_batch=2, short_anchor_batch=1, kl_start=1.0)
+
+    def learned(count: int) -> tuple[list[dict[str, float]], list[torch.Tensor]]:
+        threads(count)
+        torch.manual_seed(0)
+        plain = load_base(tiny_llama)
+        kept = anchors.make(plain, prompt, ["Hello there", "Tell me"], 8)
+        short = anchors.make(plain, prompt, ["Which?"], 5)
+        model = add_lora(plain, LoraShape(4, 8.0, (1,)))
+        lessons = [Lesson(i, [r]) for i, r in enumerate(rows)]
+        trace = train(model, Split(model, 1), lessons, kept, short, recipe)
+        return trace.rows, [p for n, p in model.named_parameters() if "lora_B" in n]
+
+    (alone, expected), (halved, found), (_, again) = learned(1), learned(2), learned(2)
+    for one, two in zip(alone, halved, strict=True):
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(expected, found, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 def test_training_learns_stays_near_and_repeats_exactly(tiny_llama: Path) -> None:
