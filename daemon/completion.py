@@ -10,11 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.request import may_be_question
+from acclimate.daemon import jsonform
 from acclimate.daemon.contexts import BASE, LIVE
 from acclimate.daemon.cueing import Cue, Cueing, agreeing, surer
 from acclimate.daemon.engine import Busy, Engine
@@ -85,6 +93,41 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class JsonSchema(BaseModel):
+    """What `response_format` has under `json_schema`."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    name: str = Field(default="reply", max_length=200)
+    strict: bool | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class ResponseFormat(BaseModel):
+    """Which form a reply has. `grammar` is GBNF, None where any text will do."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    _grammar: str | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _grammatical(self) -> Self:
+        if self.type == "json_object":
+            self._grammar = jsonform.any_object()
+        elif self.type == "json_schema":
+            if self.json_schema is None:
+                raise ValueError("json_schema is missing")
+            self._grammar = jsonform.of_schema(self.json_schema.schema_)
+        return self
+
+    @property
+    def grammar(self) -> str | None:
+        """GBNF with a rule named root."""
+        return self._grammar
+
+
 class ChatRequest(BaseModel):
     """The body of /v1/chat/completions: OpenAI's fields, and `retrieval`, `conversation`, ours.
 
@@ -119,7 +162,7 @@ class ChatRequest(BaseModel):
     # Not served yet, and not to be passed over in silence.
     tools: list[Any] | None = Field(default=None, max_length=0)
     functions: list[Any] | None = Field(default=None, max_length=0)
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -141,13 +184,6 @@ class ChatRequest(BaseModel):
                 raise ValueError("token numbers with a bias between -100 and 100 are expected")
         return biases
 
-    @field_validator("response_format")
-    @classmethod
-    def _plain(cls, wanted: dict[str, Any] | None) -> dict[str, Any] | None:
-        if wanted is not None and wanted.get("type") != "text":
-            raise ValueError("only the type text can be given yet")
-        return wanted
-
     @field_validator("messages")
     @classmethod
     def _answerable(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
@@ -162,6 +198,11 @@ class ChatRequest(BaseModel):
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         return self
+
+    @property
+    def grammar(self) -> str | None:
+        """Of the form that the reply has to have, if any."""
+        return None if self.response_format is None else self.response_format.grammar
 
     def plain_messages(self) -> list[dict[str, str]]:
         """The messages as the chat template and the store take them."""
@@ -247,7 +288,7 @@ class Completion:
         passages, cue = agreeing(self._cues(adapter, messages), found.near, found.wider, texts)
         personal = inside is True
         quote = surer(
-            lambda: self._quote(messages, found, warnings, personal=personal),
+            lambda: self._quote(asked, found, warnings, personal=personal),
             cue,
             borne_out=bool(passages),
         )
@@ -255,7 +296,7 @@ class Completion:
             cue, passages = None, [found.candidates[quote.at]]
         words = None if cue is None else cue.words
         said = None if quote is None else quote.text
-        grammar = None if quote is None else quoting(quote.text)
+        grammar = asked.grammar if quote is None else quoting(quote.text)
         cued = messages if cue is None else cue.within(messages)
         while True:
             tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
@@ -326,13 +367,16 @@ class Completion:
 
     def _quote(
         self,
-        messages: Sequence[Mapping[str, str]],
+        chat: ChatRequest,
         found: Found,
         warnings: list[str],
         *,
         personal: bool,
     ) -> Quote | None:
         """The words of a candidate that answer the last message, if it asks for a fact."""
+        if chat.grammar is not None:
+            return None  # the words alone would not have the form that was asked for
+        messages = chat.plain_messages()
         if self._reader is None or found.vector is None or not stands_alone(messages):
             return None
         asked, candidates = question_of(messages), found.candidates

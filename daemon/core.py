@@ -110,6 +110,10 @@ class Core:
         """Save a finished exchange; gives the answer's `acclimate` object."""
         return self._completion(self._require_engine()).finish(reply, text)
 
+    def fingerprint(self, adapter: str) -> str:
+        """What decides a reply beside the request: the base's hash and the adapter."""
+        return f"{(self.switch.base_sha256 or 'unknown')[:12]}-{adapter}"
+
     def _completion(self, engine: Engine) -> Completion:
         if self.prompt is None:
             raise NotRunning()

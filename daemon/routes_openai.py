@@ -99,6 +99,7 @@ class Answer:
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": reply.adapter,
+            "system_fingerprint": core.fingerprint(reply.adapter),
         }
 
     async def completion(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Switch:
         self._home = home
         self._db = db
         self._engine = engine
-        self._base_sha256 = base_sha256
+        self.base_sha256 = base_sha256
         self._moving = threading.RLock()
 
     def set_live(self, name: str | None) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Switch:
             raise AdapterError(f"{name} is damaged: its hash is not the one that was published")
         # llama.cpp itself would take an adapter of any model with the same shapes.
         base = a.card.get("base_sha256")
-        if base and self._base_sha256 and base != self._base_sha256:
+        if base and self.base_sha256 and base != self.base_sha256:
             raise AdapterError(
                 f"{name} was learned on another base model", "acclimate models use THAT_MODEL"
             )

@@ -46,7 +46,7 @@ _KINDS: tuple[tuple[type[AcclimateError], int, str], ...] = (
     (NotFound, 404, "not_found"),
     (RoundError, 409, "round_error"),
     (AdapterError, 409, "adapter_error"),
-    (Busy, 503, "busy"),
+    (Busy, 429, "busy"),
     (NotRunning, 503, "daemon_not_running"),
     (EngineError, 503, "engine_error"),
     (ModelError, 503, "model_error"),
@@ -54,7 +54,12 @@ _KINDS: tuple[tuple[type[AcclimateError], int, str], ...] = (
     (HomeError, 503, "home_error"),
     (StoreError, 503, "store_error"),
 )
-_TYPES = {400: "invalid_request_error", 404: "not_found_error", 409: "conflict_error"}
+_TYPES = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
 # Each thread keeps a database connection: enough for searches beside each other, not forty.
 _THREADS = 8
 _limiter: anyio.CapacityLimiter | None = None

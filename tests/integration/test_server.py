@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
 import openai
+import pydantic
 import pytest
 import uvicorn
 
@@ -174,6 +175,51 @@ def test_stop_seed_and_logprobs(served: Served) -> None:
     assert all(e["logprob"] <= 0 and len(e["top_logprobs"]) == 2 for e in entries)
     text = b"".join(bytes(e["bytes"]) for e in entries).decode(errors="replace")
     assert text == found["message"]["content"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_has_the_form_that_was_asked_for(served: Served, stream: bool) -> None:
+    class Instrument(pydantic.BaseModel):
+        name: str
+        strings: int
+        played: bool
+        kind: Literal['wind "reed"', "string"]
+        owner: str | None
+
+    schema = {"name": "instrument", "schema": Instrument.model_json_schema()}
+    # A random model: whatever it would like to say, it says JSON.
+    whole = 0
+    for seed in range(3):
+        response = served.openai.chat.completions.create(
+            model="base",
+            messages=QUESTION,
+            temperature=1.5,
+            seed=seed,
+            max_tokens=600,
+            response_format={"type": "json_schema", "json_schema": schema},
+            stream=stream,
+        )
+        if stream:
+            chunks = [c.choices[0] for c in response if c.choices]
+            text = "".join(c.delta.content or "" for c in chunks)
+            reason = chunks[-1].finish_reason
+        else:
+            text, reason = response.choices[0].message.content, response.choices[0].finish_reason
+            assert response.system_fingerprint.endswith("-base")
+        if reason == "stop":
+            Instrument.model_validate_json(text)
+            whole += 1
+    assert whole
+    reply = served.openai.chat.completions.create(
+        model="base",
+        messages=QUESTION,
+        response_format={"type": "json_object"},
+        temperature=1.0,
+        seed=3,
+        max_tokens=600,
+    )
+    if reply.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(reply.choices[0].message.content), dict)
 
 
 def test_every_adapter_can_be_asked_by_name(served: Served) -> None:
@@ -352,7 +398,12 @@ def test_errors_are_those_that_openais_client_knows(served: Served) -> None:
         ({"top_logprobs": 3}, None),
         ({"logprobs": True, "top_logprobs": 99}, "top_logprobs"),
         ({"tools": [{"type": "function"}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}},
+            "response_format",
+        ),
         ({"conversation": "../../x"}, "conversation"),
         ({"model": ""}, "model"),
     ],
