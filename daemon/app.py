@@ -198,6 +198,7 @@ class Daemon:
             scoping=self.scoping,
             cueing=self.cueing if config.scope.cues else None,
             reader=reader if config.retrieval.wants_reader(base) else None,
+            embedder=self.embedder,
         )
 
     def _inquirer(self, base: Path) -> Inquirer | None:

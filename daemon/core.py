@@ -14,6 +14,8 @@ from acclimate.daemon import history, status
 from acclimate.daemon.completion import BadRequest, ChatRequest, Completion, Reply, passage_of
 from acclimate.daemon.config import Config
 from acclimate.daemon.cueing import Cueing
+from acclimate.daemon.embed import Embedder
+from acclimate.daemon.embeddings import EmbeddingRequest, embeddings
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.forgetting import Asked, forget_all, receipt_of
 from acclimate.daemon.inquire import Inquirer
@@ -75,6 +77,7 @@ class Core:
         scoping: Scoping | None = None,
         cueing: Cueing | None = None,
         reader: Reader | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         self.home = home
         self.config = config
@@ -89,6 +92,7 @@ class Core:
         self.scoping = scoping
         self.cueing = cueing
         self.reader = reader
+        self.embedder = embedder
         self.port: int | None = None  # once it is served
         self._on_sources = on_sources
         self.switch = switch or Switch(home, db, engine)
@@ -126,6 +130,12 @@ class Core:
             self.cueing,
             self.reader,
         )
+
+    def embeddings(self, asked: EmbeddingRequest) -> dict[str, Any]:
+        """Vectors of texts. Raises NotFound (no such model), BadRequest, EngineError."""
+        if self.embedder is None:
+            raise NotRunning()
+        return embeddings(asked, self.embedder, self.config.models.embedder)
 
     def models(self) -> list[dict[str, Any]]:
         """What `model` may be: live, base, and every adapter that is whole."""

@@ -1,4 +1,4 @@
-"""OpenAI's routes: chat completions, whole or streamed, and the list of models.
+"""OpenAI's routes: chat completions, whole or streamed, embeddings, and the list of models.
 
 Knows OpenAI's shapes; what an answer is made of comes from the core.
 """
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from acclimate.daemon.completion import ChatRequest, Reply
 from acclimate.daemon.core import Core
+from acclimate.daemon.embeddings import EmbeddingRequest
 from acclimate.daemon.stream import Piece
 from acclimate.daemon.wire import answers, blocking, body_of, error_body
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
@@ -45,7 +46,12 @@ def routes(core: Core) -> list[Route]:
             return EventStream(reply, answer.events())
         return await _whole(request, reply, answer)
 
+    async def embeddings(request: Request) -> Response:
+        asked = await body_of(request, EmbeddingRequest)
+        return JSONResponse(await blocking(core.embeddings, asked))
+
     return [
+        Route("/v1/embeddings", answers(embeddings), methods=["POST"]),
         Route("/v1/models", answers(models), methods=["GET"]),
         Route("/v1/models/{model}", answers(model), methods=["GET"]),
         Route("/v1/chat/completions", answers(chat), methods=["POST"]),

@@ -24,6 +24,7 @@ from acclimate.adapters.snapshot import taught_of
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
 from acclimate.daemon.cueing import Cueing
+from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.general import General
 from acclimate.daemon.retrieve import RetrievalConfig
@@ -220,6 +221,45 @@ def test_a_reply_has_the_form_that_was_asked_for(served: Served, stream: bool) -
     )
     if reply.choices[0].finish_reason == "stop":
         assert isinstance(json.loads(reply.choices[0].message.content), dict)
+
+
+def test_texts_have_the_embedders_vectors(
+    served: Served, real_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = real_models / "all-minilm-l6-v2.gguf"
+    if not file.exists():
+        pytest.skip("no embedder among the test models")
+    embedder = Embedder(file)
+    monkeypatch.setattr(served.core, "embedder", embedder)
+    texts = ["Where is the clarinet?", "At Ruth's. " * 300]
+    expected = embedder.embed(texts)
+    try:
+        # OpenAI's client asks for base64 unless told otherwise.
+        for encoding in (openai.NOT_GIVEN, "float"):
+            found = served.openai.embeddings.create(
+                model="embedder", input=texts, encoding_format=encoding
+            )
+            assert np.allclose([e.embedding for e in found.data], expected, atol=1e-6)
+            assert found.usage.total_tokens == found.usage.prompt_tokens > 256
+        one = served.openai.embeddings.create(
+            model="all-minilm-l6-v2", input=texts[0], dimensions=8
+        )
+        short = np.array(one.data[0].embedding)
+        assert short == pytest.approx(expected[0, :8] / np.linalg.norm(expected[0, :8]), abs=1e-6)
+        for wrong in (
+            {"input": []},
+            {"input": ["a", ""]},
+            {"input": [1, 2]},
+            {"input": "a", "dimensions": 9999},
+            {"input": "a", "encoding_format": "hex"},
+        ):
+            answer = served.http.post("/v1/embeddings", json=wrong)
+            assert answer.status_code == 400, wrong
+            assert answer.json()["error"]["param"] in wrong
+        other = served.http.post("/v1/embeddings", json={"input": "a", "model": "ada"})
+        assert other.status_code == 404
+    finally:
+        embedder.close()
 
 
 def test_every_adapter_can_be_asked_by_name(served: Served) -> None:
