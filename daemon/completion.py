@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 
 MAX_PROMPT_CHARS = 1_000_000
 DEFAULT_MAX_TOKENS = 512
+MAX_CHOICES = 16
 # A small model's likeliest words are its best ones; whoever wants variety asks for it.
 DEFAULT_TEMPERATURE = 0.0
 
@@ -155,7 +156,7 @@ class ChatRequest(BaseModel):
     logit_bias: dict[int, float] | None = Field(default=None, max_length=1000)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    n: Literal[1] | None = None
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     store: bool | None = None
     retrieval: bool | None = None
     conversation: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
@@ -209,13 +210,15 @@ class ChatRequest(BaseModel):
         return [{"role": m.role, "content": m.content} for m in self.messages]
 
     def engine_request(
-        self, tokens: Sequence[int], adapter: str, grammar: str | None = None
+        self, tokens: Sequence[int], adapter: str, grammar: str | None = None, number: int = 0
     ) -> Request:
-        """The request in tokens; what was not given is the engine's default."""
+        """The request in tokens, of choice `number`; what was not given is the engine's default."""
         sampled = ("top_k", "top_p", "min_p", "seed", "logit_bias")
         penalties = ("repeat_penalty", "frequency_penalty", "presence_penalty")
         chosen = {name: getattr(self, name) for name in (*sampled, *penalties)}
         given = {name: value for name, value in chosen.items() if value is not None}
+        if self.seed is not None:
+            given["seed"] = self.seed + number
         temperature = DEFAULT_TEMPERATURE if self.temperature is None else self.temperature
         return Request(
             tokens,
@@ -231,7 +234,7 @@ class ChatRequest(BaseModel):
 class Reply:
     """A reply that the engine is writing, and what it was asked with."""
 
-    stream: Stream
+    streams: list[Stream]  # `n` of them, all of one adapter
     asked: ChatRequest
     passages: list[Hit]
     warnings: list[str] = field(default_factory=list)
@@ -242,7 +245,12 @@ class Reply:
     @property
     def adapter(self) -> str:
         """Which adapter answers: "base" or a version name."""
-        return self.stream.adapter
+        return self.streams[0].adapter
+
+    def cancel(self) -> None:
+        """Nobody reads it any more."""
+        for stream in self.streams:
+            stream.cancel()
 
 
 class Completion:
@@ -301,7 +309,7 @@ class Completion:
         while True:
             tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
             try:
-                stream = self._engine.submit(asked.engine_request(tokens, adapter, grammar))
+                streams = self._submit(asked, tokens, adapter, grammar)
             except Busy:
                 raise
             except EngineError as error:
@@ -314,7 +322,23 @@ class Completion:
                     continue
                 code = "context_length_exceeded" if "tokens" in error.message else None
                 raise BadRequest(error.message, error.hint, param="messages", code=code) from None
-            return Reply(stream, asked, passages, warnings, instead_of, words, said)
+            return Reply(streams, asked, passages, warnings, instead_of, words, said)
+
+    def _submit(
+        self, asked: ChatRequest, tokens: Sequence[int], adapter: str, grammar: str | None
+    ) -> list[Stream]:
+        """All choices or none; they share the prompt's state in the engine."""
+        streams: list[Stream] = []
+        try:
+            for number in range(asked.n or 1):
+                request = asked.engine_request(tokens, adapter, grammar, number)
+                streams.append(self._engine.submit(request))
+                adapter = streams[0].adapter  # "live" may move meanwhile
+        except AcclimateError:
+            for stream in streams:
+                stream.cancel()
+            raise
+        return streams
 
     def finish(self, reply: Reply, text: str) -> dict[str, Any]:
         """Keep the exchange; what the answer's `acclimate` object says."""

@@ -3,10 +3,11 @@
 Knows OpenAI's shapes; what an answer is made of comes from the core.
 """
 
+import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -18,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from acclimate.daemon.completion import ChatRequest, Reply
 from acclimate.daemon.core import Core
 from acclimate.daemon.embeddings import EmbeddingRequest
-from acclimate.daemon.stream import Piece
+from acclimate.daemon.stream import Piece, Stream
 from acclimate.daemon.wire import answers, blocking, body_of, error_body
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
 
@@ -67,7 +68,7 @@ async def _whole(request: Request, reply: Reply, answer: "Answer") -> Response:
         async def watch() -> None:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-            reply.stream.cancel()
+            reply.cancel()
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(watch)
@@ -75,6 +76,7 @@ async def _whole(request: Request, reply: Reply, answer: "Answer") -> Response:
             found.append(await answer.completion())
         except AcclimateError as error:
             failure = error  # raised here it would come out wrapped in a group
+            reply.cancel()
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -92,7 +94,7 @@ class EventStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._reply.stream.cancel()
+            self._reply.cancel()
 
 
 class Answer:
@@ -110,45 +112,52 @@ class Answer:
 
     async def completion(self) -> dict[str, Any]:
         """The whole `chat.completion`."""
-        pieces = [piece async for piece in self._reply.stream]
-        text = "".join(piece.text for piece in pieces)
-        choice: dict[str, Any] = {
-            "index": 0,
-            "message": {"role": "assistant", "content": text, "refusal": None},
-            "logprobs": self._logprobs(pieces),
-            "finish_reason": self._reply.stream.finish_reason,
-        }
+        choices: list[dict[str, Any]] = []
+        for index, stream in enumerate(self._reply.streams):
+            pieces = [piece async for piece in stream]
+            text = "".join(piece.text for piece in pieces)
+            choice: dict[str, Any] = {
+                "index": index,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "logprobs": self._logprobs(pieces),
+                "finish_reason": stream.finish_reason,
+            }
+            choices.append(choice)
+        kept = choices[0]["message"]["content"]
         return {
             **self._head,
             "object": "chat.completion",
-            "choices": [choice],
+            "choices": choices,
             "usage": self._usage(),
-            "acclimate": await blocking(self._core.keep, self._reply, text),
+            "acclimate": await blocking(self._core.keep, self._reply, kept),
         }
 
     async def events(self) -> AsyncIterator[str]:
         """`chat.completion.chunk` events; the last one before [DONE] has `acclimate`."""
-        asked, stream = self._reply.asked, self._reply.stream
+        asked, streams = self._reply.asked, self._reply.streams
         counted = asked.stream_options is not None and asked.stream_options.include_usage
-        yield self._chunk({"role": "assistant", "content": ""})
-        said: list[str] = []
+        for index in range(len(streams)):
+            yield self._chunk(index, {"role": "assistant", "content": ""})
+        said: list[str] = []  # of the first choice, which is kept
         try:
-            async for piece in stream:
-                said.append(piece.text)
+            async for index, piece in _merged(streams):
+                if index == 0:
+                    said.append(piece.text)
                 if piece.text or (asked.logprobs and piece.token is not None):
-                    yield self._chunk({"content": piece.text}, self._logprobs([piece]))
+                    yield self._chunk(index, {"content": piece.text}, self._logprobs([piece]))
         except EngineError as error:
             # The status line is gone already; clients look for an error in the events.
             yield _event(error_body(error)[1])
             return
         about = await blocking(self._core.keep, self._reply, "".join(said))
+        last = len(streams) - 1
+        for index, stream in enumerate(streams):
+            more = {"acclimate": about} if index == last and not counted else {}
+            yield self._chunk(index, {}, finish_reason=stream.finish_reason, **more)
         if counted:
-            yield self._chunk({}, finish_reason=stream.finish_reason)
             yield _event(
                 {**self._chunk_head(), "choices": [], "usage": self._usage(), "acclimate": about}
             )
-        else:
-            yield self._chunk({}, finish_reason=stream.finish_reason, acclimate=about)
         yield "data: [DONE]\n\n"
 
     def _chunk_head(self) -> dict[str, Any]:
@@ -156,13 +165,14 @@ class Answer:
 
     def _chunk(
         self,
+        index: int,
         delta: Mapping[str, Any],
         logprobs: Mapping[str, Any] | None = None,
         finish_reason: str | None = None,
         **more: Any,
     ) -> str:
         choice = {
-            "index": 0,
+            "index": index,
             "delta": dict(delta),
             "logprobs": logprobs,
             "finish_reason": finish_reason,
@@ -170,12 +180,13 @@ class Answer:
         return _event({**self._chunk_head(), "choices": [choice], **more})
 
     def _usage(self) -> dict[str, Any]:
-        stream = self._reply.stream
+        first = self._reply.streams[0]
+        written = sum(stream.completion_tokens for stream in self._reply.streams)
         return {
-            "prompt_tokens": stream.prompt_tokens,
-            "completion_tokens": stream.completion_tokens,
-            "total_tokens": stream.prompt_tokens + stream.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": stream.cached_tokens},
+            "prompt_tokens": first.prompt_tokens,
+            "completion_tokens": written,
+            "total_tokens": first.prompt_tokens + written,
+            "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
         }
 
     def _logprobs(self, pieces: list[Piece]) -> dict[str, Any] | None:
@@ -195,6 +206,38 @@ class Answer:
         # OpenAI's floor for tokens that cannot come; JSON has no infinity.
         value = max(logprob, -9999.0)
         return {"token": data.decode("utf-8", "replace"), "logprob": value, "bytes": list(data)}
+
+
+async def _merged(streams: Sequence[Stream]) -> AsyncIterator[tuple[int, Piece]]:
+    """The pieces of several streams as they come, each with its stream's number."""
+    if len(streams) == 1:
+        async for piece in streams[0]:
+            yield 0, piece
+        return
+    pieces: asyncio.Queue[tuple[int, Piece | AcclimateError | None]] = asyncio.Queue()
+
+    async def read(index: int, stream: Stream) -> None:
+        try:
+            async for piece in stream:
+                pieces.put_nowait((index, piece))
+            pieces.put_nowait((index, None))
+        except AcclimateError as error:
+            pieces.put_nowait((index, error))
+
+    tasks = [asyncio.create_task(read(*numbered)) for numbered in enumerate(streams)]
+    try:
+        left = len(tasks)
+        while left:
+            index, item = await pieces.get()
+            if isinstance(item, AcclimateError):
+                raise item
+            if item is None:
+                left -= 1
+            else:
+                yield index, item
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _event(data: Mapping[str, Any]) -> str:

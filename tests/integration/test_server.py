@@ -223,6 +223,35 @@ def test_a_reply_has_the_form_that_was_asked_for(served: Served, stream: bool) -
         assert isinstance(json.loads(reply.choices[0].message.content), dict)
 
 
+def test_several_choices_are_written_beside_each_other(served: Served) -> None:
+    asked: dict[str, Any] = {
+        "model": "base",
+        "messages": QUESTION,
+        "max_tokens": 12,
+        "temperature": 1.5,
+        "logit_bias": ENDLESS,
+    }
+    create = served.openai.chat.completions.create
+    alone = [create(**asked, seed=seed).choices[0].message.content for seed in (7, 8, 9)]
+    several = create(**asked, seed=7, n=3)
+    assert [c.index for c in several.choices] == [0, 1, 2]
+    assert [c.message.content for c in several.choices] == alone
+    assert several.usage.completion_tokens == 36
+    assert len(set(alone)) > 1
+    texts, reasons = ["", "", ""], {}
+    for chunk in create(**asked, seed=7, n=3, stream=True, stream_options={"include_usage": True}):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            if choice.finish_reason:
+                reasons[choice.index] = choice.finish_reason
+    assert texts == alone
+    assert reasons == dict.fromkeys(range(3), "length")
+    assert chunk.usage.completion_tokens == 36
+    kept = conversations.last_message(served.db)
+    assert kept is not None
+    assert kept.content == alone[0], "the first choice is kept"
+
+
 def test_texts_have_the_embedders_vectors(
     served: Served, real_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,7 +461,8 @@ def test_errors_are_those_that_openais_client_knows(served: Served) -> None:
         ({"stop": [""]}, "stop"),
         ({"stop": ["x"] * 17}, "stop"),
         ({"stop": {"a": 1}}, "stop"),
-        ({"n": 2}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": 17}, "n"),
         ({"logit_bias": {"3": 1e9}}, "logit_bias"),
         ({"logit_bias": {"-3": 1}}, "logit_bias"),
         ({"top_logprobs": 3}, None),
