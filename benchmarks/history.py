@@ -36,7 +36,7 @@ from continual.home import PersonHome  # noqa: E402
 from acclimate.adapters.snapshot import SNAPSHOT_FILE  # noqa: E402
 from acclimate.daemon import history  # noqa: E402
 from acclimate.daemon import log as logs  # noqa: E402
-from acclimate.daemon.completion import ChatRequest  # noqa: E402
+from acclimate.daemon.bodies import ChatRequest  # noqa: E402
 from acclimate.daemon.config import Config  # noqa: E402
 from acclimate.daemon.core import Core  # noqa: E402
 from acclimate.daemon.rounds import LearnConfig  # noqa: E402

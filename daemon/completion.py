@@ -1,4 +1,4 @@
-"""A chat request on its way: its fields checked, passages found, tokens made, the reply kept.
+"""A request for a reply on its way: passages found, tokens made, the reply kept.
 
 Knows no HTTP. Replies are kept for feedback only: nothing here feeds the buffer or the index.
 """
@@ -7,43 +7,27 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any
 
 import structlog
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    field_validator,
-    model_validator,
-)
 
 from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.request import may_be_question
-from acclimate.daemon import jsonform
+from acclimate.daemon.bodies import ChatRequest, Sampled, TextRequest
 from acclimate.daemon.contexts import BASE, LIVE
 from acclimate.daemon.cueing import Cue, Cueing, agreeing, surer
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.reader import Quote, Reader, quoting
 from acclimate.daemon.retrieve import Found, Retriever, question_of
-from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.scoping import Scoping
-from acclimate.daemon.stream import MAX_STOP_CHARS, MAX_STOPS, Request, Stream
+from acclimate.daemon.stream import Stream
 from acclimate.store import conversations
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, EngineError, ModelError
 from acclimate.store.index import Hit
 
 log = structlog.get_logger(__name__)
-
-MAX_PROMPT_CHARS = 1_000_000
-DEFAULT_MAX_TOKENS = 512
-MAX_CHOICES = 16
-# A small model's likeliest words are its best ones; whoever wants variety asks for it.
-DEFAULT_TEMPERATURE = 0.0
-
 
 # Words that may stand for something said before.
 _POINTS_BACK = re.compile(
@@ -60,174 +44,6 @@ class BadRequest(AcclimateError):
         super().__init__(message, hint)
         self.param = param
         self.code = code
-
-
-class ChatMessage(BaseModel):
-    """One message, its content as a string or as a list of text parts."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    role: Literal["system", "user", "assistant"]
-    content: str = Field(max_length=MAX_PROMPT_CHARS)
-
-    @field_validator("role", mode="before")
-    @classmethod
-    def _developer(cls, role: Any) -> Any:
-        return "system" if role == "developer" else role
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _joined(cls, content: Any) -> Any:
-        if not isinstance(content, list):
-            return content
-        parts = [part if isinstance(part, dict) else {} for part in content]
-        texts = [part.get("text") for part in parts if part.get("type") == "text"]
-        read = [text for text in texts if isinstance(text, str)]
-        if len(read) < len(parts):
-            raise ValueError("only parts of type text can be read")
-        return "".join(read)
-
-
-class StreamOptions(BaseModel):
-    """What a streamed answer says beside its text."""
-
-    include_usage: bool = False
-
-
-class JsonSchema(BaseModel):
-    """What `response_format` has under `json_schema`."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    name: str = Field(default="reply", max_length=200)
-    strict: bool | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
-
-
-class ResponseFormat(BaseModel):
-    """Which form a reply has. `grammar` is GBNF, None where any text will do."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-    _grammar: str | None = PrivateAttr(default=None)
-
-    @model_validator(mode="after")
-    def _grammatical(self) -> Self:
-        if self.type == "json_object":
-            self._grammar = jsonform.any_object()
-        elif self.type == "json_schema":
-            if self.json_schema is None:
-                raise ValueError("json_schema is missing")
-            self._grammar = jsonform.of_schema(self.json_schema.schema_)
-        return self
-
-    @property
-    def grammar(self) -> str | None:
-        """GBNF with a rule named root."""
-        return self._grammar
-
-
-class ChatRequest(BaseModel):
-    """The body of /v1/chat/completions: OpenAI's fields, and `retrieval`, `conversation`, ours.
-
-    Fields that only tune a service elsewhere are passed over; those that would change the answer
-    and are not understood are refused.
-    """
-
-    model_config = ConfigDict(hide_input_in_errors=True, allow_inf_nan=False)
-
-    model: str = Field(default="live", min_length=1, max_length=200)
-    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: int | None = Field(default=None, ge=0, le=1_000_000)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
-    stop: list[str] = Field(default=[], max_length=MAX_STOPS)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    repeat_penalty: float | None = Field(default=None, ge=0.01, le=10)
-    logit_bias: dict[int, float] | None = Field(default=None, max_length=1000)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
-    store: bool | None = None
-    retrieval: bool | None = None
-    conversation: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    # Not served yet, and not to be passed over in silence.
-    tools: list[Any] | None = Field(default=None, max_length=0)
-    functions: list[Any] | None = Field(default=None, max_length=0)
-    response_format: ResponseFormat | None = None
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _listed(cls, stop: Any) -> Any:
-        return [] if stop is None else [stop] if isinstance(stop, str) else stop
-
-    @field_validator("stop")
-    @classmethod
-    def _stops(cls, stop: list[str]) -> list[str]:
-        if not all(0 < len(text) <= MAX_STOP_CHARS for text in stop):
-            raise ValueError(f"a stop string has 1 to {MAX_STOP_CHARS} characters")
-        return stop
-
-    @field_validator("logit_bias")
-    @classmethod
-    def _biases(cls, biases: dict[int, float] | None) -> dict[int, float] | None:
-        for token, bias in (biases or {}).items():
-            if not (-100 <= bias <= 100 and 0 <= token < 2**31):
-                raise ValueError("token numbers with a bias between -100 and 100 are expected")
-        return biases
-
-    @field_validator("messages")
-    @classmethod
-    def _answerable(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
-        if messages[-1].role == "assistant":
-            raise ValueError("the last message must not be the assistant's")
-        if sum(len(message.content) for message in messages) > MAX_PROMPT_CHARS:
-            raise ValueError(f"the messages may have {MAX_PROMPT_CHARS} characters together")
-        return messages
-
-    @model_validator(mode="after")
-    def _logprobs_asked_for(self) -> Self:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs: true")
-        return self
-
-    @property
-    def grammar(self) -> str | None:
-        """Of the form that the reply has to have, if any."""
-        return None if self.response_format is None else self.response_format.grammar
-
-    def plain_messages(self) -> list[dict[str, str]]:
-        """The messages as the chat template and the store take them."""
-        return [{"role": m.role, "content": m.content} for m in self.messages]
-
-    def engine_request(
-        self, tokens: Sequence[int], adapter: str, grammar: str | None = None, number: int = 0
-    ) -> Request:
-        """The request in tokens, of choice `number`; what was not given is the engine's default."""
-        sampled = ("top_k", "top_p", "min_p", "seed", "logit_bias")
-        penalties = ("repeat_penalty", "frequency_penalty", "presence_penalty")
-        chosen = {name: getattr(self, name) for name in (*sampled, *penalties)}
-        given = {name: value for name, value in chosen.items() if value is not None}
-        if self.seed is not None:
-            given["seed"] = self.seed + number
-        temperature = DEFAULT_TEMPERATURE if self.temperature is None else self.temperature
-        return Request(
-            tokens,
-            adapter=adapter,
-            max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_MAX_TOKENS,
-            stop=self.stop,
-            sampling=Sampling(temperature=temperature, grammar=grammar, **given),
-            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-        )
 
 
 @dataclass
@@ -320,12 +136,11 @@ class Completion:
                 if passages:
                     passages = passages[:-1]
                     continue
-                code = "context_length_exceeded" if "tokens" in error.message else None
-                raise BadRequest(error.message, error.hint, param="messages", code=code) from None
+                raise _refused(error, "messages") from None
             return Reply(streams, asked, passages, warnings, instead_of, words, said)
 
     def _submit(
-        self, asked: ChatRequest, tokens: Sequence[int], adapter: str, grammar: str | None
+        self, asked: Sampled, tokens: Sequence[int], adapter: str, grammar: str | None
     ) -> list[Stream]:
         """All choices or none; they share the prompt's state in the engine."""
         streams: list[Stream] = []
@@ -339,6 +154,38 @@ class Completion:
                 stream.cancel()
             raise
         return streams
+
+    def text(self, asked: TextRequest, adapter: str) -> list[list[Stream]]:
+        """Queue texts that are to be gone on with as they stand: of each prompt its choices.
+
+        No template, no passages, no scope; nothing is kept. Raises BadRequest, Busy, EngineError.
+        """
+        streams: list[list[Stream]] = []
+        try:
+            for prompt in asked.prompts:
+                tokens = self._tokens(prompt)
+                try:
+                    streams.append(self._submit(asked, tokens, adapter, None))
+                except Busy:
+                    raise
+                except EngineError as error:
+                    if not self._engine.alive():
+                        raise
+                    raise _refused(error, "prompt") from None
+                adapter = streams[0][0].adapter
+        except AcclimateError:
+            for stream in (stream for choices in streams for stream in choices):
+                stream.cancel()
+            raise
+        return streams
+
+    def _tokens(self, prompt: str | list[int]) -> list[int]:
+        tokens = self._prompt.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
+        if isinstance(prompt, str) and self._prompt.add_bos:
+            tokens = [self._prompt.bos, *tokens]
+        if not tokens:
+            raise BadRequest("the prompt is empty", param="prompt")
+        return tokens
 
     def finish(self, reply: Reply, text: str) -> dict[str, Any]:
         """Keep the exchange; what the answer's `acclimate` object says."""
@@ -428,6 +275,12 @@ class Completion:
             return self._prompt.encode_prompt(messages)
         except ModelError as error:
             raise BadRequest(error.message, error.hint, param="messages") from None
+
+
+def _refused(error: EngineError, param: str) -> BadRequest:
+    """The engine runs, so what it refuses is this request."""
+    code = "context_length_exceeded" if "tokens" in error.message else None
+    return BadRequest(error.message, error.hint, param=param, code=code)
 
 
 def stands_alone(messages: Sequence[Mapping[str, str]]) -> bool:

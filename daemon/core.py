@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import history, status
-from acclimate.daemon.completion import BadRequest, ChatRequest, Completion, Reply, passage_of
+from acclimate.daemon.bodies import ChatRequest, TextRequest
+from acclimate.daemon.completion import BadRequest, Completion, Reply, passage_of
 from acclimate.daemon.config import Config
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.embed import Embedder
@@ -24,6 +25,7 @@ from acclimate.daemon.reader import Reader
 from acclimate.daemon.retrieve import Retriever
 from acclimate.daemon.schedule import Schedule
 from acclimate.daemon.scoping import Scoping
+from acclimate.daemon.stream import Stream
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, conversations, ledger, receipts, sources
 from acclimate.store.db import Db
@@ -109,6 +111,11 @@ class Core:
         """Begin a reply. Raises NotFound (no such model), BadRequest, EngineError."""
         engine = self._require_engine()
         return self._completion(engine).start(asked, self.switch.provide(engine, asked.model))
+
+    def text(self, asked: TextRequest) -> list[list[Stream]]:
+        """Begin to go on with texts. Raises NotFound (no such model), BadRequest, EngineError."""
+        engine = self._require_engine()
+        return self._completion(engine).text(asked, self.switch.provide(engine, asked.model))
 
     def keep(self, reply: Reply, text: str) -> dict[str, Any]:
         """Save a finished exchange; gives the answer's `acclimate` object."""

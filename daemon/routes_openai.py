@@ -3,27 +3,23 @@
 Knows OpenAI's shapes; what an answer is made of comes from the core.
 """
 
-import asyncio
-import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import anyio
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from acclimate.daemon.completion import ChatRequest, Reply
+from acclimate.daemon.bodies import ChatRequest
+from acclimate.daemon.completion import Reply
 from acclimate.daemon.core import Core
 from acclimate.daemon.embeddings import EmbeddingRequest
-from acclimate.daemon.stream import Piece, Stream
+from acclimate.daemon.events import EventStream, event, merged, whole
+from acclimate.daemon.stream import Piece
 from acclimate.daemon.wire import answers, blocking, body_of, error_body
-from acclimate.store.errors import AcclimateError, EngineError, NotFound
-
-_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+from acclimate.store.errors import EngineError, NotFound
 
 
 def routes(core: Core) -> list[Route]:
@@ -44,8 +40,8 @@ def routes(core: Core) -> list[Route]:
         reply = await blocking(core.chat, asked)
         answer = Answer(core, reply)
         if asked.stream:
-            return EventStream(reply, answer.events())
-        return await _whole(request, reply, answer)
+            return EventStream(reply.cancel, answer.events())
+        return await whole(request, reply.cancel, answer.completion())
 
     async def embeddings(request: Request) -> Response:
         asked = await body_of(request, EmbeddingRequest)
@@ -57,44 +53,6 @@ def routes(core: Core) -> list[Route]:
         Route("/v1/models/{model}", answers(model), methods=["GET"]),
         Route("/v1/chat/completions", answers(chat), methods=["POST"]),
     ]
-
-
-async def _whole(request: Request, reply: Reply, answer: "Answer") -> Response:
-    """The finished answer; a client that leaves meanwhile ends it."""
-    found: list[dict[str, Any]] = []
-    failure: AcclimateError | None = None
-    async with anyio.create_task_group() as tasks:
-
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            reply.cancel()
-            tasks.cancel_scope.cancel()
-
-        tasks.start_soon(watch)
-        try:
-            found.append(await answer.completion())
-        except AcclimateError as error:
-            failure = error  # raised here it would come out wrapped in a group
-            reply.cancel()
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return JSONResponse(found[0]) if found else Response(status_code=499)  # nobody reads it
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events of a reply, which ends within a step when the client leaves."""
-
-    def __init__(self, reply: Reply, events: AsyncIterator[str]) -> None:
-        super().__init__(events, headers=_STREAM_HEADERS, media_type="text/event-stream")
-        self._reply = reply
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._reply.cancel()
 
 
 class Answer:
@@ -140,14 +98,14 @@ class Answer:
             yield self._chunk(index, {"role": "assistant", "content": ""})
         said: list[str] = []  # of the first choice, which is kept
         try:
-            async for index, piece in _merged(streams):
+            async for index, piece in merged(streams):
                 if index == 0:
                     said.append(piece.text)
                 if piece.text or (asked.logprobs and piece.token is not None):
                     yield self._chunk(index, {"content": piece.text}, self._logprobs([piece]))
         except EngineError as error:
             # The status line is gone already; clients look for an error in the events.
-            yield _event(error_body(error)[1])
+            yield event(error_body(error)[1])
             return
         about = await blocking(self._core.keep, self._reply, "".join(said))
         last = len(streams) - 1
@@ -155,7 +113,7 @@ class Answer:
             more = {"acclimate": about} if index == last and not counted else {}
             yield self._chunk(index, {}, finish_reason=stream.finish_reason, **more)
         if counted:
-            yield _event(
+            yield event(
                 {**self._chunk_head(), "choices": [], "usage": self._usage(), "acclimate": about}
             )
         yield "data: [DONE]\n\n"
@@ -177,7 +135,7 @@ class Answer:
             "logprobs": logprobs,
             "finish_reason": finish_reason,
         }
-        return _event({**self._chunk_head(), "choices": [choice], **more})
+        return event({**self._chunk_head(), "choices": [choice], **more})
 
     def _usage(self) -> dict[str, Any]:
         first = self._reply.streams[0]
@@ -206,39 +164,3 @@ class Answer:
         # OpenAI's floor for tokens that cannot come; JSON has no infinity.
         value = max(logprob, -9999.0)
         return {"token": data.decode("utf-8", "replace"), "logprob": value, "bytes": list(data)}
-
-
-async def _merged(streams: Sequence[Stream]) -> AsyncIterator[tuple[int, Piece]]:
-    """The pieces of several streams as they come, each with its stream's number."""
-    if len(streams) == 1:
-        async for piece in streams[0]:
-            yield 0, piece
-        return
-    pieces: asyncio.Queue[tuple[int, Piece | AcclimateError | None]] = asyncio.Queue()
-
-    async def read(index: int, stream: Stream) -> None:
-        try:
-            async for piece in stream:
-                pieces.put_nowait((index, piece))
-            pieces.put_nowait((index, None))
-        except AcclimateError as error:
-            pieces.put_nowait((index, error))
-
-    tasks = [asyncio.create_task(read(*numbered)) for numbered in enumerate(streams)]
-    try:
-        left = len(tasks)
-        while left:
-            index, item = await pieces.get()
-            if isinstance(item, AcclimateError):
-                raise item
-            if item is None:
-                left -= 1
-            else:
-                yield index, item
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _event(data: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"

@@ -28,8 +28,10 @@ from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.general import General
 from acclimate.daemon.retrieve import RetrievalConfig
+from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.server import create_app, unguarded
+from acclimate.daemon.stream import Request
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, conversations, ledger
 from acclimate.store.chats import Exchange
@@ -250,6 +252,56 @@ def test_several_choices_are_written_beside_each_other(served: Served) -> None:
     kept = conversations.last_message(served.db)
     assert kept is not None
     assert kept.content == alone[0], "the first choice is kept"
+
+
+def test_a_text_is_gone_on_with_as_it_stands(served: Served) -> None:
+    create = served.openai.completions.create
+    asked: dict[str, Any] = {"model": "base", "max_tokens": 8, "logit_bias": ENDLESS, "seed": 1}
+    texts = ["The clarinet is", "A violin has"]
+    reply = create(**asked, prompt=texts, echo=True, logprobs=2, temperature=0)
+    assert [c.text.startswith(t) for c, t in zip(reply.choices, texts, strict=True)] == [True] * 2
+    assert [c.finish_reason for c in reply.choices] == ["length"] * 2
+    prompt = served.core.prompt
+    assert prompt is not None
+    tokens = prompt.tokenize(texts[0])
+    assert reply.usage.prompt_tokens == len(tokens) + len(prompt.tokenize(texts[1]))
+    assert reply.usage.completion_tokens == 16
+    named = reply.choices[0].logprobs
+    assert len(named.tokens) == len(named.token_logprobs) == len(named.text_offset) == 8
+    assert named.text_offset[0] == len(texts[0])
+    assert all(len(top) <= 2 and max(top.values()) <= 0 for top in named.top_logprobs)
+    # The engine's own greedy continuation of the same tokens, and the same by token numbers.
+    greedy = served.engine.submit(
+        Request(tokens, "base", 8, sampling=Sampling(logit_bias=dict.fromkeys(range(3), -100.0)))
+    ).text()
+    assert reply.choices[0].text == texts[0] + greedy
+    assert create(**asked, prompt=tokens).choices[0].text == greedy
+    said = {0: "", 1: ""}
+    for chunk in create(**asked, prompt=texts, stream=True, stream_options={"include_usage": True}):
+        for choice in chunk.choices:
+            said[choice.index] += choice.text
+    assert said[0] == greedy
+    assert chunk.usage.total_tokens == reply.usage.total_tokens
+    before = conversations.last_message(served.db)
+    create(**asked, prompt="Nothing of this is kept")
+    assert conversations.last_message(served.db) == before
+    for wrong in (
+        {},
+        {"prompt": ""},
+        {"prompt": []},
+        {"prompt": [[]]},
+        {"prompt": [-1]},
+        {"prompt": [10**12]},
+        {"prompt": ["x"] * 17},
+        {"prompt": "x " * 5000},
+        {"prompt": {"a": 1}},
+        {"prompt": "x", "suffix": "y"},
+        {"prompt": "x", "best_of": 3},
+        {"prompt": "x", "logprobs": 99},
+    ):
+        answer = served.http.post("/v1/completions", json=wrong)
+        assert answer.status_code == 400, wrong
+        assert answer.json()["error"]["param"].split(".")[0] in (*wrong, "prompt")
 
 
 def test_texts_have_the_embedders_vectors(
