@@ -47,6 +47,7 @@ class EngineConfig(_Section):
     max_contexts: int = Field(default=3, ge=1, le=64)
     idle_context_seconds: float = Field(default=60.0, ge=0)
     queue_limit: int = Field(default=64, ge=1, le=10_000)
+    prompt_lookup: bool = True
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `Engine`, where no number of threads means: choose."""

@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from acclimate.adapters import gguf_check, native
+from acclimate.daemon import lookup
 from acclimate.daemon.decode import Lane, Meter
 from acclimate.daemon.llama import Adapter, Context, Model
 from acclimate.daemon.sampling import logprobs
@@ -63,6 +64,7 @@ class Contexts:
         threads: int,
         max_contexts: int,
         idle_context_seconds: float,
+        prompt_lookup: bool,
         meter: Meter,
     ) -> None:
         self.changed = threading.Condition()
@@ -73,6 +75,7 @@ class Contexts:
         self._threads = threads
         self._max_contexts = max_contexts
         self._idle_context_seconds = idle_context_seconds
+        self._prompt_lookup = prompt_lookup
         self._meter = meter
         self._model: Model | None = None
         self._model_path: Path | None = None
@@ -357,6 +360,7 @@ class Contexts:
             sequences=self._sequences,
             batch=BATCH_TOKENS,
             threads=self._threads,
+            outputs=self._sequences + (lookup.MOST if self._prompt_lookup else 0),
         )
         try:
             context.warm(0)
@@ -370,6 +374,8 @@ class Contexts:
             sequences=self._sequences,
             max_tokens=self.limit,
             shareable=not model.recurrent,
+            # What did not hold has to be cut off again.
+            guesses=self._prompt_lookup and not model.recurrent,
             meter=self._meter,
         )
 

@@ -17,6 +17,9 @@ from acclimate.store.errors import AcclimateError, EngineError
 # the background, whoever asks next.
 STEP_SECONDS = 0.04
 SMALLEST_CHUNK = 4
+# Sums of several tokens in a step are rounded otherwise than those of one alone. Where the two
+# likeliest tokens are as near as this, the token is computed alone.
+CLOSE = 0.05
 HEADROOM = 16  # tokens kept free for each running reply when another request is let in
 
 
@@ -42,6 +45,14 @@ class Meter:
     failed: int = 0
     preempted: int = 0
     seconds_per_token: float = 0.002  # of a prompt; a guess until the first one
+    guessed_tokens: int = 0
+    held_tokens: int = 0  # guesses that were right
+    seconds_per_step: float = 0.0  # of one token of one reply; 0 until the first one
+    seconds_per_guess: float = 0.0  # what each guess costs beside; 0 until the first ones
+
+    def guesses_pay(self, rate: float) -> bool:
+        """Whether guesses of which this share holds cost less than the steps that they spare."""
+        return rate * self.seconds_per_step > (self.seconds_per_guess or self.seconds_per_token)
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
@@ -68,6 +79,10 @@ def chunk_sizes(needs: Sequence[int], budget: int) -> list[int]:
     return sizes
 
 
+def _smoothed(old: float, new: float) -> float:
+    return 0.7 * old + 0.3 * new if old else new
+
+
 class Lane:
     """The sequences of one context and the requests that wait for one."""
 
@@ -80,6 +95,7 @@ class Lane:
         sequences: int,
         max_tokens: int,
         shareable: bool,
+        guesses: bool,
         meter: Meter,
     ) -> None:
         self.name = name
@@ -93,6 +109,7 @@ class Lane:
         self._slots = [Slot(number) for number in range(sequences)]
         self._max_tokens = max_tokens
         self._shareable = shareable
+        self._guesses = guesses
         self._meter = meter
 
     def keep(self) -> None:
@@ -136,10 +153,10 @@ class Lane:
             result = self.context.decode()
         if result != 0:
             raise EngineError(f"llama_decode failed with {result} in the context of {self.name}")
-        self._measure(time.monotonic() - started)
+        self._measure(time.monotonic() - started, sum(len(guess) for *_, guess in outputs))
         self._commit()
-        for slot, index in outputs:
-            self._next_token(slot, index)
+        for slot, index, guess in outputs:
+            self._next_tokens(slot, index, guess)
 
     def fail_all(self, error: AcclimateError) -> None:
         """End every request here with an error; the context must not be used again."""
@@ -235,10 +252,11 @@ class Lane:
 
     # What goes into a step
 
-    def _fill(self, crowded: bool) -> list[tuple[Slot, int]]:
+    def _fill(self, crowded: bool) -> list[tuple[Slot, int, list[int]]]:
         """Fill the batch: a token for each running reply, then pieces of prompts.
 
-        Returns the sequences whose next token this step decides, with their output's index.
+        Returns the sequences whose next token this step decides, with their output's index, and the
+        guesses that stand behind it.
         """
         work = self._work()
         sizes = self._plan(work, crowded)
@@ -252,12 +270,28 @@ class Lane:
             if not size:
                 continue
             complete = size == len(pending)
-            part = pending[:size]
-            index = self.context.batch.add(slot.number, part, len(slot.cached), want=complete)
+            guess = self._guess(slot, crowded) if complete and len(work) == 1 else []
+            part = pending[:size] + guess
+            want = 1 + len(guess) if complete else 0
+            index = self.context.batch.add(slot.number, part, len(slot.cached), want=want)
             self._taken.append((slot, part))
             if complete:
-                outputs.append((slot, index))
+                outputs.append((slot, index, guess))
         return outputs
+
+    def _guess(self, slot: Slot, crowded: bool) -> list[int]:
+        """Tokens that may follow, where only this reply runs and they cost less than they spare."""
+        job, meter = slot.job, self._meter
+        if job is None or crowded or not (self._guesses and job.started) or job.close_call:
+            return []
+        if job.request.sampling.temperature > 0:  # sums are rounded otherwise: a draw might change
+            return []
+        if not meter.guesses_pay(job.lookup.rate):
+            return []
+        # One token comes from the step itself.
+        wanted = min(job.request.max_tokens - job.generated, self._max_tokens - len(job.tokens)) - 1
+        room = self.context.tokens - self.cached - HEADROOM
+        return job.lookup.guess(job.tokens, max(0, min(wanted, room)))
 
     def _work(self) -> list[tuple[Slot, list[int]]]:
         """Sequences with the tokens that each still has to compute, shortest first."""
@@ -277,11 +311,15 @@ class Lane:
             budget = min(budget, max(SMALLEST_CHUNK, fitting))
         return [1] * replies + chunk_sizes(needs[replies:], budget)
 
-    def _measure(self, seconds: float) -> None:
-        count = self.context.batch.count
-        if count >= SMALLEST_CHUNK:
-            old = self._meter.seconds_per_token
-            self._meter.seconds_per_token = 0.7 * old + 0.3 * seconds / count
+    def _measure(self, seconds: float, guesses: int) -> None:
+        count, meter = self.context.batch.count, self._meter
+        if guesses:
+            cost = max(0.0, seconds - meter.seconds_per_step) / guesses
+            meter.seconds_per_guess = _smoothed(meter.seconds_per_guess, cost)
+        elif count == 1:
+            meter.seconds_per_step = _smoothed(meter.seconds_per_step, seconds)
+        elif count >= SMALLEST_CHUNK:
+            meter.seconds_per_token = _smoothed(meter.seconds_per_token, seconds / count)
 
     def _commit(self) -> None:
         """Note what the context now holds."""
@@ -290,15 +328,35 @@ class Lane:
 
     # What comes out of a step
 
-    def _next_token(self, slot: Slot, index: int) -> None:
+    def _next_tokens(self, slot: Slot, index: int, guess: Sequence[int]) -> None:
+        """Take the next token, and one more for each guess that it bears out."""
         job = slot.job
         if job is None:
             return
+        job.close_call = False
+        held = 0
+        while True:
+            if guess and self.context.margin(index + held) < CLOSE:
+                job.close_call = True
+                break
+            token = self._next_token(slot, job, index + held)
+            if token is None or held == len(guess) or token != guess[held]:
+                break
+            held += 1
+        if guess:
+            job.lookup.took(len(guess), held)
+            self._meter.guessed_tokens += len(guess)
+            self._meter.held_tokens += held
+            # After a close call the token before it is computed again, alone.
+            self._cut(slot, len(slot.cached) - len(guess) + held - job.close_call)
+
+    def _next_token(self, slot: Slot, job: Job, index: int) -> int | None:
+        """Take one; None where the reply ends with it."""
         job.started = True
         token = job.sampler.sample(self.context, index)
         if token is None or self._vocabulary.is_end(token):
             self._finish(slot, "stop")
-            return
+            return None
         logprob: float | None = None
         top: tuple[TokenLogprob, ...] = ()
         if job.request.logprobs is not None:
@@ -313,9 +371,11 @@ class Lane:
             reason = "length"
             text += job.text.finish()
         job.mailbox.put(Piece(text, token, reason, logprob, top))
-        if reason is not None:
-            job.close()
-            self._release(slot)
+        if reason is None:
+            return token
+        job.close()
+        self._release(slot)
+        return None
 
     def _finish(self, slot: Slot, reason: FinishReason) -> None:
         if slot.job is not None:

@@ -40,8 +40,11 @@ class Engine:
 
     `context_tokens` is each context's KV pool, shared by up to `sequences` requests at a time;
     `max_contexts` bounds how many idle contexts are kept beside busy ones; a context other than
-    the live one is freed after `idle_context_seconds`. Any thread may call any method; `load`,
-    `set_live` and `logits` take tens of milliseconds, so not from an event loop.
+    the live one is freed after `idle_context_seconds`. With `prompt_lookup` tokens are guessed from
+    what stands before, where that pays; a reply is the same with and without.
+
+    Any thread may call any method; `load`, `set_live` and `logits` take tens of milliseconds, so
+    not from an event loop.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Engine:
         mmap: bool = True,
         queue_limit: int = 64,
         idle_context_seconds: float = 60.0,
+        prompt_lookup: bool = True,
     ) -> None:
         self._path = model_path
         self._mmap = mmap
@@ -67,6 +71,7 @@ class Engine:
             threads=self._threads,
             max_contexts=max_contexts,
             idle_context_seconds=idle_context_seconds,
+            prompt_lookup=prompt_lookup,
             meter=self._meter,
         )
         self._changed = self._contexts.changed

@@ -132,16 +132,16 @@ class Batch:
     def clear(self) -> None:
         self.count = 0
 
-    def add(self, sequence: int, tokens: Sequence[int], position: int, *, want: bool) -> int:
-        """Append tokens of one sequence; `want` the output of the last one. Returns its index."""
+    def add(self, sequence: int, tokens: Sequence[int], position: int, *, want: int) -> int:
+        """Append tokens of one sequence; `want` so many last outputs. Returns the first's index."""
         start, end = self.count, self.count + len(tokens)
         self._token[start:end] = tokens
         self._position[start:end] = range(position, position + len(tokens))
         self._sequence[start:end] = [self._id_pointers[sequence]] * len(tokens)
         self._wanted[start:end] = [0] * len(tokens)
-        self._wanted[end - 1] = want
+        self._wanted[end - want : end] = [1] * want
         self.count = end
-        return end - 1
+        return end - want
 
     def want_all(self, start: int = 0) -> None:
         """The output of every token from index `start` on; pooling needs all of them."""
@@ -247,6 +247,11 @@ class Context:
         """The logits of one output, (vocabulary,) float32: a view, valid until the next decode."""
         pointer = llama_cpp.llama_get_logits_ith(self.pointer, index)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+
+    def margin(self, index: int) -> float:
+        """By how much the likeliest token of one output is likelier than the next, in logits."""
+        best = np.partition(self.logits(index), -2)[-2:]
+        return float(best[1] - best[0])
 
     def states(self, count: int) -> np.ndarray:
         """The vectors of the first tokens of an encoded text, (count, width) float32: a view."""

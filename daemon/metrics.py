@@ -17,6 +17,8 @@ _ENGINE_COUNTERS = {
     "prompt_tokens": "Prompt tokens",
     "cached_tokens": "Prompt tokens whose state was reused",
     "generated_tokens": "Tokens generated",
+    "guessed_tokens": "Tokens guessed by prompt lookup",
+    "held_tokens": "Guesses that were right",
     "finished": "Replies finished",
     "cancelled": "Replies that the client left",
     "failed": "Replies that failed",

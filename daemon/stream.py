@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from acclimate.daemon.detok import TextStream
+from acclimate.daemon.lookup import Lookup
 from acclimate.daemon.sampling import Sampler, Sampling, TokenLogprob
 from acclimate.store.errors import AcclimateError
 
@@ -69,6 +70,8 @@ class Job:
         self.sampler = sampler
         self.mailbox = Mailbox()
         self.text = TextStream(request.stop)
+        self.lookup = Lookup()
+        self.close_call = False  # the next token is not to be told beside guesses
         self.tokens = list(request.tokens)  # the prompt, then what was generated
         self.prompt_tokens = len(self.tokens)
         self.cached_tokens = 0

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acclimate.daemon.decode import Lane, common_prefix
+from acclimate.daemon import decode
+from acclimate.daemon.decode import Lane, Meter, common_prefix
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.stream import Request, Stream
@@ -302,6 +303,46 @@ def test_stop_strings_end_a_reply(tiny_llama: Path, engine: Engine) -> None:
     stream = engine.submit(ask(PROMPT, max_tokens=60, stop=[stop]))
     assert stream.text() == whole[: whole.index(stop)]
     assert stream.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("close", [0.05, 1e9])
+def test_guessed_tokens_change_no_reply(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, close: float
+) -> None:
+    monkeypatch.setattr(Meter, "guesses_pay", lambda *_: True)
+    monkeypatch.setattr(decode, "CLOSE", close)
+    plain, guessing = make_engine(tiny_llama, prompt_lookup=False), make_engine(tiny_llama)
+    loops = Sampling(logit_bias={0: -100, 1: -100, 2: -100})
+    try:
+        for prompt in (PROMPT, [*PROMPT, *PROMPT, *PROMPT[:-2]], [40, 41, 42] * 30):
+            for sampling in (loops, Sampling(presence_penalty=0.5)):
+                asked = Request(prompt, max_tokens=120, sampling=sampling, logprobs=1)
+                pieces = list(guessing.submit(asked))
+                expected = list(plain.submit(asked))
+                assert [p.token for p in pieces] == [p.token for p in expected]
+                assert [p.logprob for p in pieces] == pytest.approx(
+                    [p.logprob for p in expected], abs=1e-3
+                )
+                assert pieces[-1].finish_reason == expected[-1].finish_reason
+            # The next turn goes on from what was kept.
+            longer = [*prompt, *(p.token for p in pieces if p.token is not None), 50, 51]
+            after = guessing.submit(Request(longer, max_tokens=20, sampling=loops))
+            assert reply(after) == reply(
+                plain.submit(Request(longer, max_tokens=20, sampling=loops))
+            )
+            assert after.cached_tokens >= len(longer) - 4
+        assert plain.stats()["guessed_tokens"] == 0
+        found = guessing.stats()
+        assert found["guessed_tokens"] > 100
+        assert (found["held_tokens"] > 50) == (close < 1)
+        drawn = Sampling(temperature=1.0, seed=3)
+        assert reply(guessing.submit(ask(PROMPT, max_tokens=60, sampling=drawn))) == reply(
+            plain.submit(ask(PROMPT, max_tokens=60, sampling=drawn))
+        )
+        assert guessing.stats()["guessed_tokens"] == found["guessed_tokens"]
+    finally:
+        plain.stop()
+        guessing.stop()
 
 
 def test_the_same_seed_gives_the_same_text(engine: Engine) -> None:
