@@ -22,7 +22,8 @@ class TextStream:
     """Feed it the bytes of each token; it gives the text that is certain.
 
     A character split across tokens waits for its last byte; text that may begin a stop string
-    waits until it does not. `stopped` turns true at the first stop string, which is not given.
+    waits until it does not. `stopped` turns true at the first stop string, which is not given;
+    `stop` is that string.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -30,6 +31,7 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self.stopped = False
+        self.stop: str | None = None
 
     def push(self, piece: bytes) -> str:
         return self._release(self._decoder.decode(piece))
@@ -47,10 +49,11 @@ class TextStream:
         if not self._stops:
             return text
         text = self._held + text
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        found = [(place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
         if found:
+            place, self.stop = min(found, key=lambda one: one[0])
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[:place]
         keep = len(text) - held_back(text, self._stops)
         self._held = text[keep:]
         return text[:keep]

@@ -153,6 +153,11 @@ class Stream:
         return self._job.generated
 
     @property
+    def stop(self) -> str | None:
+        """The stop string that ended the reply."""
+        return self._job.text.stop
+
+    @property
     def finished(self) -> bool:
         return self.finish_reason is not None or self.error is not None
 

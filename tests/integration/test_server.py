@@ -304,6 +304,66 @@ def test_a_text_is_gone_on_with_as_it_stands(served: Served) -> None:
         assert answer.json()["error"]["param"].split(".")[0] in (*wrong, "prompt")
 
 
+def test_messages_in_anthropics_shape(served: Served) -> None:
+    # The bias is not Anthropic's to give: a model that likes to go on is asked by a long reply.
+    asked: dict[str, Any] = {
+        "model": "base",
+        "system": [{"type": "text", "text": "Be brief."}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello there"}]}],
+        "max_tokens": 40,
+    }
+    alike = served.openai.chat.completions.create(
+        model="base",
+        max_tokens=40,
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hello there"},
+        ],
+    )
+    text, usage = alike.choices[0].message.content, alike.usage
+    found = served.http.post(
+        "/v1/messages",
+        json=asked,
+        headers={"x-api-key": TOKEN, "anthropic-version": "2023-06-01"},
+    ).json()
+    assert (found["type"], found["role"], found["model"]) == ("message", "assistant", "base")
+    assert found["content"] == [{"type": "text", "text": text}]
+    assert (
+        found["stop_reason"]
+        == {"stop": "end_turn", "length": "max_tokens"}[alike.choices[0].finish_reason]
+    )
+    read = found["usage"]["input_tokens"] + found["usage"]["cache_read_input_tokens"]
+    assert (read, found["usage"]["output_tokens"]) == (usage.prompt_tokens, usage.completion_tokens)
+    assert conversations.last_message(served.db).id == found["acclimate"]["message_id"]
+    assert text
+    stop = text[len(text) // 2 :][:2]
+    ended = served.http.post("/v1/messages", json={**asked, "stop_sequences": [stop]}).json()
+    assert (ended["stop_reason"], ended["stop_sequence"]) == ("stop_sequence", stop)
+    assert ended["content"][0]["text"] == text[: text.index(stop)]
+    lines = served.http.post("/v1/messages", json={**asked, "stream": True}).text.splitlines()
+    kinds = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert kinds == [event["type"] for event in events]
+    assert kinds[:2] == ["message_start", "content_block_start"]
+    assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+    assert "".join(e["delta"]["text"] for e in events if e["type"].endswith("block_delta")) == text
+    assert events[-2]["usage"]["output_tokens"] == usage.completion_tokens
+    for wrong, param in (
+        ({"max_tokens": None}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"tools": [{"name": "x"}]}, "tools"),
+        ({"thinking": {"type": "enabled"}}, "thinking"),
+        ({"temperature": 2}, "temperature"),
+        ({"stop_sequences": [""]}, "stop"),
+    ):
+        answer = served.http.post("/v1/messages", json={**asked, **wrong})
+        assert answer.status_code == 400, wrong
+        body = answer.json()
+        assert (body["type"], body["error"]["param"]) == ("error", param)
+        assert body["error"]["type"] == "invalid_request_error"
+    assert served.http.post("/v1/messages", json={**asked, "model": "claude"}).status_code == 404
+
+
 def test_texts_have_the_embedders_vectors(
     served: Served, real_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
