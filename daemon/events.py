@@ -16,6 +16,8 @@ from starlette.types import Receive, Scope, Send
 from acclimate.daemon.stream import Piece, Stream
 from acclimate.store.errors import AcclimateError
 
+# OpenAI's floor for tokens that cannot come; JSON has no infinity.
+LEAST_LOGPROB = -9999.0
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from acclimate.daemon.bodies import ChatMessage, ChatRequest
@@ -52,7 +52,7 @@ class MessagesRequest(BaseModel):
 
     def chat(self) -> ChatRequest:
         """The same in OpenAI's shape. Raises pydantic's ValidationError."""
-        messages: list[Any] = [m.model_dump() for m in self.messages]
+        messages: list[Any] = [*self.messages]  # checked already
         if self.system:
             messages.insert(0, {"role": "system", "content": self.system})
         return ChatRequest.model_validate(
@@ -80,19 +80,9 @@ def routes(core: Core) -> list[Route]:
                 return EventStream(message.cancel, message.events())
             return await whole(request, message.cancel, message.whole())
         except AcclimateError as error:
-            plain = refusal(error)
-            return JSONResponse(_error(error), plain.status_code, _passed_on(plain))
+            return refusal(error, type="error")
 
     return [Route("/v1/messages", answers(messages), methods=["POST"])]
-
-
-def _passed_on(response: Response) -> dict[str, str]:
-    return {name: value for name, value in response.headers.items() if name == "retry-after"}
-
-
-def _error(error: AcclimateError) -> dict[str, Any]:
-    body = error_body(error)[1]
-    return {"type": "error", **body}
 
 
 class Message:
@@ -137,7 +127,7 @@ class Message:
                     delta = {"type": "text_delta", "text": piece.text}
                     yield _event("content_block_delta", index=0, delta=delta)
         except EngineError as error:
-            yield _event("error", error=_error(error)["error"])
+            yield _event("error", **error_body(error)[1])
             return
         about = await blocking(self._core.keep, self._reply, "".join(said))
         yield _event("content_block_stop", index=0)

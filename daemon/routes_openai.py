@@ -16,7 +16,7 @@ from acclimate.daemon.bodies import ChatRequest
 from acclimate.daemon.completion import Reply
 from acclimate.daemon.core import Core
 from acclimate.daemon.embeddings import EmbeddingRequest
-from acclimate.daemon.events import EventStream, event, merged, whole
+from acclimate.daemon.events import LEAST_LOGPROB, EventStream, event, merged, whole
 from acclimate.daemon.stream import Piece
 from acclimate.daemon.wire import answers, blocking, body_of, error_body
 from acclimate.store.errors import EngineError, NotFound
@@ -161,6 +161,5 @@ class Answer:
 
     def _token(self, token: int, logprob: float) -> dict[str, Any]:
         data = self._core.prompt.piece(token) if self._core.prompt else b""
-        # OpenAI's floor for tokens that cannot come; JSON has no infinity.
-        value = max(logprob, -9999.0)
+        value = max(logprob, LEAST_LOGPROB)
         return {"token": data.decode("utf-8", "replace"), "logprob": value, "bytes": list(data)}

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from acclimate.daemon.bodies import TextRequest
 from acclimate.daemon.core import Core
-from acclimate.daemon.events import EventStream, event, merged, whole
+from acclimate.daemon.events import LEAST_LOGPROB, EventStream, event, merged, whole
 from acclimate.daemon.stream import Piece, Stream
 from acclimate.daemon.wire import answers, blocking, body_of, error_body
 from acclimate.store.errors import EngineError
@@ -111,9 +111,9 @@ class Text:
         for piece in pieces:
             if piece.token is not None and piece.logprob is not None:
                 found["tokens"].append(self._shown([piece.token]))
-                found["token_logprobs"].append(piece.logprob)
+                found["token_logprobs"].append(max(piece.logprob, LEAST_LOGPROB))
                 found["top_logprobs"].append(
-                    {self._shown([top.token]): top.logprob for top in piece.top}
+                    {self._shown([t.token]): max(t.logprob, LEAST_LOGPROB) for t in piece.top}
                 )
                 found["text_offset"].append(at)
             at += len(piece.text)

@@ -135,11 +135,11 @@ def error_body(error: AcclimateError) -> tuple[int, dict[str, Any]]:
     }
 
 
-def refusal(error: AcclimateError) -> JSONResponse:
-    """The answer for an error."""
+def refusal(error: AcclimateError, **more: str) -> JSONResponse:
+    """The answer for an error; `more` stands beside it in the body."""
     status, body = error_body(error)
     headers = {"retry-after": "1"} if isinstance(error, Busy) else None
-    return JSONResponse(body, status, headers)
+    return JSONResponse({**more, **body}, status, headers)
 
 
 async def unrouted(_request: Request, error: Exception) -> Response:
