@@ -125,34 +125,44 @@ class Completion:
         while True:
             tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
             try:
-                streams = self._submit(asked, tokens, adapter, grammar)
-            except Busy:
-                raise
-            except EngineError as error:
-                if not self._engine.alive():
+                streams = self._submit(asked, tokens, adapter, "messages", grammar)
+            except BadRequest:
+                # Of a prompt that is too long, what the notes say goes first, not what the person
+                # said.
+                if not passages:
                     raise
-                # It runs, so what it refuses is this request. Of a prompt that is too long, what
-                # the notes say goes first, not what the person said.
-                if passages:
-                    passages = passages[:-1]
-                    continue
-                raise _refused(error, "messages") from None
+                passages = passages[:-1]
+                continue
             return Reply(streams, asked, passages, warnings, instead_of, words, said)
 
     def _submit(
-        self, asked: Sampled, tokens: Sequence[int], adapter: str, grammar: str | None
+        self,
+        asked: Sampled,
+        tokens: Sequence[int],
+        adapter: str,
+        param: str,
+        grammar: str | None = None,
     ) -> list[Stream]:
-        """All choices or none; they share the prompt's state in the engine."""
+        """All choices or none; they share the prompt's state in the engine.
+
+        Raises Busy, EngineError when the engine does not run, else BadRequest that names `param`.
+        """
         streams: list[Stream] = []
         try:
             for number in range(asked.n or 1):
                 request = asked.engine_request(tokens, adapter, grammar, number)
                 streams.append(self._engine.submit(request))
                 adapter = streams[0].adapter  # "live" may move meanwhile
-        except AcclimateError:
+        except AcclimateError as error:
             for stream in streams:
                 stream.cancel()
-            raise
+            if isinstance(error, Busy) or not isinstance(error, EngineError):
+                raise
+            if not self._engine.alive():
+                raise
+            # It runs, so what it refuses is this request.
+            code = "context_length_exceeded" if "tokens" in error.message else None
+            raise BadRequest(error.message, error.hint, param=param, code=code) from None
         return streams
 
     def text(self, asked: TextRequest, adapter: str) -> list[list[Stream]]:
@@ -163,15 +173,7 @@ class Completion:
         streams: list[list[Stream]] = []
         try:
             for prompt in asked.prompts:
-                tokens = self._tokens(prompt)
-                try:
-                    streams.append(self._submit(asked, tokens, adapter, None))
-                except Busy:
-                    raise
-                except EngineError as error:
-                    if not self._engine.alive():
-                        raise
-                    raise _refused(error, "prompt") from None
+                streams.append(self._submit(asked, self._tokens(prompt), adapter, "prompt"))
                 adapter = streams[0][0].adapter
         except AcclimateError:
             for stream in (stream for choices in streams for stream in choices):
@@ -275,12 +277,6 @@ class Completion:
             return self._prompt.encode_prompt(messages)
         except ModelError as error:
             raise BadRequest(error.message, error.hint, param="messages") from None
-
-
-def _refused(error: EngineError, param: str) -> BadRequest:
-    """The engine runs, so what it refuses is this request."""
-    code = "context_length_exceeded" if "tokens" in error.message else None
-    return BadRequest(error.message, error.hint, param=param, code=code)
 
 
 def stands_alone(messages: Sequence[Mapping[str, str]]) -> bool:
