@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.sandbox
 
 from acclimate.adapters.native import llama_cpp, model_params
@@ -24,7 +25,7 @@ MAX_TEMPLATE_CHARS = 64_000
 MAX_RENDERED_CHARS = 4_000_000
 MAX_REPEAT = 100_000
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]  # role and content; tool_calls and what else a template may look at
 
 
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
@@ -44,7 +45,8 @@ def _raise(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _template(source: str) -> jinja2.Template:
+def _template(source: str) -> tuple[jinja2.Template, frozenset[str]]:
+    """The template, and the names that it expects to be told."""
     if len(source) > MAX_TEMPLATE_CHARS:
         raise ModelError(f"chat template has {len(source)} characters", "use another model file")
     sandbox = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
@@ -52,7 +54,8 @@ def _template(source: str) -> jinja2.Template:
     sandbox.globals["raise_exception"] = _raise
     sandbox.globals["strftime_now"] = lambda fmt: datetime.now(UTC).strftime(fmt)
     try:
-        return sandbox.from_string(source)
+        wanted = jinja2.meta.find_undeclared_variables(sandbox.parse(source))
+        return sandbox.from_string(source), frozenset(wanted)
     except jinja2.TemplateError as error:
         raise ModelError(
             f"chat template does not parse: {error}", "use another model file"
@@ -101,7 +104,8 @@ class Prompt:
         self._owner = _owner
         self.template_source = template
         self.architecture = architecture
-        self._compiled = _template(template)
+        self._compiled, wanted = _template(template)
+        self.knows_tools = "tools" in wanted
         self.bos = int(llama_cpp.llama_vocab_bos(vocab))
         self.eos = int(llama_cpp.llama_vocab_eos(vocab))
         self.add_bos = bool(llama_cpp.llama_vocab_get_add_bos(vocab))
@@ -137,19 +141,27 @@ class Prompt:
         template = raw.decode("utf-8") if raw else DEFAULT_TEMPLATE
         return cls(vocab, template, name.value.decode(), owner)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """The conversation as the model's own template writes it.
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """The conversation as the model's own template writes it, with the tools that may be
+        called, in OpenAI's shape.
 
         Raises ModelError when the template refuses it (roles in an order it does not know).
         """
-        safe = [{**m, "content": self._defuse(m["content"])} for m in messages]
+        given = {"tools": self._defused_in(list(tools))} if tools else {}
         text, chars = [], 0
         try:
             for part in self._compiled.generate(
-                messages=safe,
+                messages=[self._defused_in(dict(message)) for message in messages],
                 add_generation_prompt=add_generation_prompt,
                 bos_token="",
                 eos_token=self._text(self.eos),
+                **given,
             ):
                 chars += len(part)
                 if chars > MAX_RENDERED_CHARS:
@@ -182,9 +194,11 @@ class Prompt:
         size = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, 256, 0, False)
         return buffer.raw[:size] if size > 0 else b""
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_prompt(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         """Tokens up to where the assistant's reply begins."""
-        tokens = self.tokenize(self.render(messages))
+        tokens = self.tokenize(self.render(messages, tools=tools))
         return [self.bos, *tokens] if self.add_bos else tokens
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
@@ -204,11 +218,22 @@ class Prompt:
         end = next((n + 1 for n, t in enumerate(reply) if t in self.end_ids), len(reply))
         return Encoded(prompt + reply[:end], [0.0] * len(prompt) + [1.0] * end)
 
-    def _defuse(self, text: str) -> str:
-        for spelled, harmless in self._defused.items():
-            if spelled in text:
-                text = text.replace(spelled, harmless)
-        return text
+    def until_end(self, text: str) -> str:
+        """What a text has before the first end token that it spells."""
+        places = (text.find(self._text(token)) for token in self.end_ids)
+        return text[: min((place for place in places if place >= 0), default=len(text))]
+
+    def _defused_in(self, value: Any) -> Any:
+        """The same value, with no text in it that spells a control token."""
+        if isinstance(value, dict):
+            return {self._defused_in(key): self._defused_in(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._defused_in(inner) for inner in value]
+        if isinstance(value, str):
+            for spelled, harmless in self._defused.items():
+                if spelled in value:
+                    value = value.replace(spelled, harmless)
+        return value
 
     def _text(self, token: int) -> str:
         if token < 0:

@@ -18,6 +18,7 @@ from pydantic import (
 from acclimate.daemon import jsonform
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.stream import MAX_STOP_CHARS, MAX_STOPS, Request
+from acclimate.daemon.tools import MAX_TOOLS, Choice, Chosen, Tool, ToolCall
 
 MAX_PROMPT_CHARS = 1_000_000
 DEFAULT_MAX_TOKENS = 512
@@ -32,8 +33,11 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    role: Literal["system", "user", "assistant"]
-    content: str = Field(max_length=MAX_PROMPT_CHARS)
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = Field(default="", max_length=MAX_PROMPT_CHARS)
+    tool_calls: list[ToolCall] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_call_id: str | None = Field(default=None, max_length=200)
+    name: str | None = Field(default=None, max_length=200)
 
     @field_validator("role", mode="before")
     @classmethod
@@ -44,13 +48,31 @@ class ChatMessage(BaseModel):
     @classmethod
     def _joined(cls, content: Any) -> Any:
         if not isinstance(content, list):
-            return content
+            return "" if content is None else content
         parts = [part if isinstance(part, dict) else {} for part in content]
         texts = [part.get("text") for part in parts if part.get("type") == "text"]
         read = [text for text in texts if isinstance(text, str)]
         if len(read) < len(parts):
             raise ValueError("only parts of type text can be read")
         return "".join(read)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if "content" not in self.model_fields_set and not self.tool_calls:
+            raise ValueError("content is missing")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only the assistant calls tools")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """As chat templates take it; role and content is what the store takes."""
+        plain: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            plain["tool_calls"] = [call.shown() for call in self.tool_calls]
+        if self.role == "tool":
+            given = {"tool_call_id": self.tool_call_id, "name": self.name}
+            plain |= {key: value for key, value in given.items() if value is not None}
+        return plain
 
 
 class StreamOptions(BaseModel):
@@ -181,8 +203,9 @@ class ChatRequest(Sampled):
     retrieval: bool | None = None
     conversation: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     response_format: ResponseFormat | None = None
-    # Not served yet, and not to be passed over in silence.
-    tools: list[Any] | None = Field(default=None, max_length=0)
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: Choice | None = None
+    # OpenAI's older form; not served, and not to be passed over in silence.
     functions: list[Any] | None = Field(default=None, max_length=0)
 
     @field_validator("messages")
@@ -200,14 +223,40 @@ class ChatRequest(Sampled):
             raise ValueError("top_logprobs needs logprobs: true")
         return self
 
+    @model_validator(mode="after")
+    def _callable(self) -> Self:
+        names = [tool.function.name for tool in self.tools or []]
+        if len(set(names)) < len(names):
+            raise ValueError("two tools have the same name")
+        if self.tool_choice == "required" and not names:
+            raise ValueError("tool_choice needs tools")
+        if isinstance(self.tool_choice, Chosen) and self.tool_choice.function.name not in names:
+            raise ValueError("tool_choice names a tool that is not offered")
+        if self.offered and self.grammar is not None:
+            raise ValueError("a response_format and tools cannot be kept to together")
+        return self
+
     @property
     def grammar(self) -> str | None:
         """Of the form that the reply has to have, if any."""
         return None if self.response_format is None else self.response_format.grammar
 
-    def plain_messages(self) -> list[dict[str, str]]:
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools that may be called."""
+        if isinstance(self.tool_choice, Chosen):
+            only = self.tool_choice.function.name
+            return [tool for tool in self.tools or [] if tool.function.name == only]
+        return [] if self.tool_choice == "none" else list(self.tools or [])
+
+    @property
+    def must_call(self) -> bool:
+        """Whether nothing but a call will do."""
+        return self.tool_choice == "required" or isinstance(self.tool_choice, Chosen)
+
+    def plain_messages(self) -> list[dict[str, Any]]:
         """The messages as the chat template and the store take them."""
-        return [{"role": m.role, "content": m.content} for m in self.messages]
+        return [message.plain() for message in self.messages]
 
     @property
     def most_tokens(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from acclimate.adapters.calls import CallForm
 from acclimate.adapters.passages import with_passages
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.request import may_be_question
@@ -22,6 +23,7 @@ from acclimate.daemon.reader import Quote, Reader, quoting
 from acclimate.daemon.retrieve import Found, Retriever, question_of
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.stream import Stream
+from acclimate.daemon.tools import Reading, grammar
 from acclimate.store import conversations
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, EngineError, ModelError
@@ -57,6 +59,11 @@ class Reply:
     instead_of: str | None = None  # the live adapter, where the question lies outside its scope
     cue: str | None = None  # the taught question that was put behind it or in its place
     quote: str | None = None  # the words of the first passage that the reply is made of
+    calls: CallForm | None = None  # how a tool is called, where any may be
+
+    def reading(self) -> Reading:
+        """Tells text and calls of one of its streams apart."""
+        return Reading(self.calls, [tool.function.name for tool in self.asked.offered])
 
     @property
     def adapter(self) -> str:
@@ -101,6 +108,7 @@ class Completion:
         Raises BadRequest when it does not fit the context or the template, Busy, EngineError.
         """
         messages = asked.plain_messages()
+        form = self._call_form(asked)
         warnings: list[str] = []
         found = self._found(asked, messages, warnings)
         live = self._engine.live if adapter == LIVE else BASE
@@ -109,7 +117,8 @@ class Completion:
         if instead_of:
             adapter = BASE
         texts = [hit.text for hit in found.wider]
-        passages, cue = agreeing(self._cues(adapter, messages), found.near, found.wider, texts)
+        cues = [] if form else self._cues(adapter, messages)
+        passages, cue = agreeing(cues, found.near, found.wider, texts)
         personal = inside is True
         quote = surer(
             lambda: self._quote(asked, found, warnings, personal=personal),
@@ -120,12 +129,12 @@ class Completion:
             cue, passages = None, [found.candidates[quote.at]]
         words = None if cue is None else cue.words
         said = None if quote is None else quote.text
-        grammar = asked.grammar if quote is None else quoting(quote.text)
+        held_to = self._held_to(asked, form) if quote is None else quoting(quote.text)
         cued = messages if cue is None else cue.within(messages)
         while True:
-            tokens = self._encode(with_passages(cued, [hit.text for hit in passages]))
+            tokens = self._encode(with_passages(cued, [hit.text for hit in passages]), asked)
             try:
-                streams = self._submit(asked, tokens, adapter, "messages", grammar)
+                streams = self._submit(asked, tokens, adapter, "messages", held_to)
             except BadRequest:
                 # Of a prompt that is too long, what the notes say goes first, not what the person
                 # said.
@@ -133,7 +142,29 @@ class Completion:
                     raise
                 passages = passages[:-1]
                 continue
-            return Reply(streams, asked, passages, warnings, instead_of, words, said)
+            return Reply(streams, asked, passages, warnings, instead_of, words, said, form)
+
+    def _call_form(self, asked: ChatRequest) -> CallForm | None:
+        """How the model calls a tool; None where none is offered."""
+        if not asked.offered:
+            return None
+        form = CallForm.of(self._prompt)
+        if form is None:
+            raise BadRequest(
+                "the model's chat template knows no tools, or calls them in an unknown way",
+                "leave tools out, or use a base model that knows them: acclimate models use",
+                param="tools",
+            )
+        return form
+
+    def _held_to(self, asked: ChatRequest, form: CallForm | None) -> str | None:
+        """The grammar that the reply is held to."""
+        if form is None or not asked.must_call:
+            return asked.grammar
+        try:
+            return grammar(form, asked.offered)
+        except ValueError as error:
+            raise BadRequest(f"tools: {error}", param="tools") from None
 
     def _submit(
         self,
@@ -247,7 +278,7 @@ class Completion:
         personal: bool,
     ) -> Quote | None:
         """The words of a candidate that answer the last message, if it asks for a fact."""
-        if chat.grammar is not None:
+        if chat.grammar is not None or chat.offered:
             return None  # the words alone would not have the form that was asked for
         messages = chat.plain_messages()
         if self._reader is None or found.vector is None or not stands_alone(messages):
@@ -272,9 +303,10 @@ class Completion:
             return []
         return self._cueing.several(answers, messages)
 
-    def _encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def _encode(self, messages: Sequence[Mapping[str, Any]], asked: ChatRequest) -> list[int]:
+        tools = [tool.model_dump(exclude_none=True) for tool in asked.offered]
         try:
-            return self._prompt.encode_prompt(messages)
+            return self._prompt.encode_prompt(messages, tools)
         except ModelError as error:
             raise BadRequest(error.message, error.hint, param="messages") from None
 

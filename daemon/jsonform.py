@@ -46,13 +46,14 @@ def any_object() -> str:
     return _text({"root": "object"})
 
 
-def of_schema(schema: Mapping[str, Any]) -> str:
-    """The grammar of what a JSON Schema allows; an object's properties come in their order.
+def of_schema(schema: Mapping[str, Any], *, before: str = "", behind: str = "") -> str:
+    """The grammar of what a JSON Schema allows, between two texts; an object's properties come in
+    their order.
 
     Raises ValueError for a keyword that would limit a value and cannot be kept to, for references
     out of the schema, and for what is too large.
     """
-    return _Grammar(schema).text()
+    return _Grammar(schema).text(before, behind)
 
 
 def _text(rules: Mapping[str, str]) -> str:
@@ -61,8 +62,12 @@ def _text(rules: Mapping[str, str]) -> str:
 
 def _literal(value: Any) -> str:
     """A JSON value as it is written, as a GBNF string."""
-    written = json.dumps(value, ensure_ascii=False)
-    return '"' + re.sub(r'[\\"]', lambda match: "\\" + match[0], written) + '"'
+    return _quoted(json.dumps(value, ensure_ascii=False))
+
+
+def _quoted(text: str) -> str:
+    """A text as a GBNF string, whose escapes are JSON's."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 class _Grammar:
@@ -72,8 +77,10 @@ class _Grammar:
         self._referred: dict[str, str] = {}  # reference → rule
         self._root = self._rule(schema, 0)
 
-    def text(self) -> str:
-        return _text({"root": self._root, **self._rules})
+    def text(self, before: str, behind: str) -> str:
+        around = [f'{_quoted(before)} "\\n"?'] if before else []
+        rest = [f'"\\n"? {_quoted(behind)}'] if behind else []
+        return _text({"root": " ".join([*around, self._root, *rest]), **self._rules})
 
     def _named(self, rule: str) -> str:
         if len(self._rules) >= MAX_RULES:

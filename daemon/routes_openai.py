@@ -18,6 +18,7 @@ from acclimate.daemon.core import Core
 from acclimate.daemon.embeddings import EmbeddingRequest
 from acclimate.daemon.events import LEAST_LOGPROB, EventStream, event, merged, whole
 from acclimate.daemon.stream import Piece
+from acclimate.daemon.tools import written
 from acclimate.daemon.wire import answers, blocking, body_of, error_body
 from acclimate.store.errors import EngineError, NotFound
 
@@ -73,15 +74,20 @@ class Answer:
         choices: list[dict[str, Any]] = []
         for index, stream in enumerate(self._reply.streams):
             pieces = [piece async for piece in stream]
-            text = "".join(piece.text for piece in pieces)
+            reading = self._reply.reading()
+            text = reading.push("".join(piece.text for piece in pieces))
+            rest, calls = reading.finish()
+            message: dict[str, Any] = {"role": "assistant", "content": text + rest, "refusal": None}
+            if calls:
+                message |= {"content": (text + rest) or None, "tool_calls": written(calls)}
             choice: dict[str, Any] = {
                 "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": None},
+                "message": message,
                 "logprobs": self._logprobs(pieces),
-                "finish_reason": stream.finish_reason,
+                "finish_reason": "tool_calls" if calls else stream.finish_reason,
             }
             choices.append(choice)
-        kept = choices[0]["message"]["content"]
+        kept = choices[0]["message"]["content"] or ""
         return {
             **self._head,
             "object": "chat.completion",
@@ -97,21 +103,34 @@ class Answer:
         for index in range(len(streams)):
             yield self._chunk(index, {"role": "assistant", "content": ""})
         said: list[str] = []  # of the first choice, which is kept
+        reasons = []
+        readings = [self._reply.reading() for _ in streams]
         try:
             async for index, piece in merged(streams):
+                text = readings[index].push(piece.text)
                 if index == 0:
-                    said.append(piece.text)
-                if piece.text or (asked.logprobs and piece.token is not None):
-                    yield self._chunk(index, {"content": piece.text}, self._logprobs([piece]))
+                    said.append(text)
+                if text or (asked.logprobs and piece.token is not None):
+                    yield self._chunk(index, {"content": text}, self._logprobs([piece]))
         except EngineError as error:
             # The status line is gone already; clients look for an error in the events.
             yield event(error_body(error)[1])
             return
+        for index, (stream, reading) in enumerate(zip(streams, readings, strict=True)):
+            rest, calls = reading.finish()
+            if index == 0:
+                said.append(rest)
+            if rest:
+                yield self._chunk(index, {"content": rest})
+            numbered = [{"index": n, **call} for n, call in enumerate(written(calls))]
+            if numbered:
+                yield self._chunk(index, {"tool_calls": numbered})
+            reasons.append("tool_calls" if calls else stream.finish_reason)
         about = await blocking(self._core.keep, self._reply, "".join(said))
-        last = len(streams) - 1
-        for index, stream in enumerate(streams):
-            more = {"acclimate": about} if index == last and not counted else {}
-            yield self._chunk(index, {}, finish_reason=stream.finish_reason, **more)
+        for index, reason in enumerate(reasons):
+            last = index == len(reasons) - 1 and not counted
+            more = {"acclimate": about} if last else {}
+            yield self._chunk(index, {}, finish_reason=reason, **more)
         if counted:
             yield event(
                 {**self._chunk_head(), "choices": [], "usage": self._usage(), "acclimate": about}
