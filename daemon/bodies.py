@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -34,35 +35,37 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: str = Field(default="", max_length=MAX_PROMPT_CHARS)
     tool_calls: list[ToolCall] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_call_id: str | None = Field(default=None, max_length=200)
     name: str | None = Field(default=None, max_length=200)
+    # May be missing only where tools are called.
+    content: str = Field(default=None, validate_default=True, max_length=MAX_PROMPT_CHARS)
 
     @field_validator("role", mode="before")
     @classmethod
     def _developer(cls, role: Any) -> Any:
         return "system" if role == "developer" else role
 
+    @field_validator("tool_calls")
+    @classmethod
+    def _assistants(cls, calls: Any, info: ValidationInfo) -> Any:
+        if calls and info.data.get("role") != "assistant":
+            raise ValueError("only the assistant calls tools")
+        return calls
+
     @field_validator("content", mode="before")
     @classmethod
-    def _joined(cls, content: Any) -> Any:
+    def _joined(cls, content: Any, info: ValidationInfo) -> Any:
+        if content is None and info.data.get("tool_calls"):
+            return ""
         if not isinstance(content, list):
-            return "" if content is None else content
+            return content
         parts = [part if isinstance(part, dict) else {} for part in content]
         texts = [part.get("text") for part in parts if part.get("type") == "text"]
         read = [text for text in texts if isinstance(text, str)]
         if len(read) < len(parts):
             raise ValueError("only parts of type text can be read")
         return "".join(read)
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if "content" not in self.model_fields_set and not self.tool_calls:
-            raise ValueError("content is missing")
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError("only the assistant calls tools")
-        return self
 
     def plain(self) -> dict[str, Any]:
         """As chat templates take it; role and content is what the store takes."""

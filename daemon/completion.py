@@ -146,14 +146,13 @@ class Completion:
 
     def _call_form(self, asked: ChatRequest) -> CallForm | None:
         """How the model calls a tool; None where none is offered."""
-        if not asked.offered:
-            return None
-        form = CallForm.of(self._prompt)
-        if form is None:
+        form = CallForm.of(self._prompt) if asked.offered else None
+        called = any(message.tool_calls or message.role == "tool" for message in asked.messages)
+        if (asked.offered and form is None) or (called and not self._prompt.knows_tools):
             raise BadRequest(
                 "the model's chat template knows no tools, or calls them in an unknown way",
                 "leave tools out, or use a base model that knows them: acclimate models use",
-                param="tools",
+                param="tools" if asked.offered else "messages",
             )
         return form
 

@@ -162,6 +162,17 @@ class Core:
             for name, version in names
         ]
 
+    def model(self, name: str) -> dict[str, Any]:
+        """One of them. Raises NotFound."""
+        found = next((model for model in self.models() if model["id"] == name), None)
+        if found is None:
+            raise NotFound(f"there is no model {name[:40]}", "see: acclimate history")
+        return found
+
+    def load(self, name: str) -> None:
+        """Bring what `model` may be into memory. Raises NotFound, AdapterError, EngineError."""
+        self.switch.provide(self._require_engine(), name)
+
     def search(self, query: str, k: int) -> list[dict[str, Any]]:
         """Passages, best first."""
         return [passage_of(hit) for hit in self.retriever.search(query, k)]

@@ -219,6 +219,11 @@ class Engine:
     # What others want to know
 
     @property
+    def model_path(self) -> Path:
+        """The base model's file."""
+        return self._path
+
+    @property
     def context_limit(self) -> int:
         """Longest prompt plus reply, in tokens."""
         return self._contexts.limit

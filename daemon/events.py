@@ -48,10 +48,15 @@ async def whole(
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events of a reply, which ends within a step when the client leaves."""
+    """Server-sent events, or lines, of a reply, which ends within a step when the client leaves."""
 
-    def __init__(self, cancel: Callable[[], None], events: AsyncIterator[str]) -> None:
-        super().__init__(events, headers=_HEADERS, media_type="text/event-stream")
+    def __init__(
+        self,
+        cancel: Callable[[], None],
+        events: AsyncIterator[str],
+        media_type: str = "text/event-stream",
+    ) -> None:
+        super().__init__(events, headers=_HEADERS, media_type=media_type)
         self._cancel = cancel
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

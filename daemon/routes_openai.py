@@ -20,7 +20,7 @@ from acclimate.daemon.events import LEAST_LOGPROB, EventStream, event, merged, w
 from acclimate.daemon.stream import Piece
 from acclimate.daemon.tools import written
 from acclimate.daemon.wire import answers, blocking, body_of, error_body
-from acclimate.store.errors import EngineError, NotFound
+from acclimate.store.errors import EngineError
 
 
 def routes(core: Core) -> list[Route]:
@@ -30,11 +30,7 @@ def routes(core: Core) -> list[Route]:
         return JSONResponse({"object": "list", "data": await blocking(core.models)})
 
     async def model(request: Request) -> Response:
-        wanted = request.path_params["model"]
-        found = [m for m in await blocking(core.models) if m["id"] == wanted]
-        if not found:
-            raise NotFound(f"there is no model {wanted[:40]}", "see: acclimate history")
-        return JSONResponse(found[0])
+        return JSONResponse(await blocking(core.model, request.path_params["model"]))
 
     async def chat(request: Request) -> Response:
         asked = await body_of(request, ChatRequest)

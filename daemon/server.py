@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from acclimate.daemon import routes_messages, routes_openai, routes_own, routes_text
+from acclimate.daemon import routes_messages, routes_ollama, routes_openai, routes_own, routes_text
 from acclimate.daemon.core import Core
 from acclimate.daemon.guard import Guard
 from acclimate.daemon.metrics import Counted, Metrics
@@ -51,6 +51,7 @@ def unguarded(core: Core) -> Starlette:
             *routes_openai.routes(core),
             *routes_text.routes(core),
             *routes_messages.routes(core),
+            *routes_ollama.routes(core),
             *routes_own.routes(core),
         ],
         middleware=[Middleware(Counted, metrics=metrics)],

@@ -480,7 +480,7 @@ def test_errors_are_those_that_openais_client_knows(served: Served) -> None:
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
         (
@@ -511,7 +511,7 @@ def test_errors_are_those_that_openais_client_knows(served: Served) -> None:
         ({"logit_bias": {"-3": 1}}, "logit_bias"),
         ({"top_logprobs": 3}, None),
         ({"logprobs": True, "top_logprobs": 99}, "top_logprobs"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools.0.function"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         (

@@ -111,6 +111,9 @@ def test_a_template_that_knows_no_tools_says_so(tmp_path: Path, tiny_llama: Path
         with pytest.raises(openai.BadRequestError, match="knows no tools") as refused:
             ask(served)
         assert refused.value.param == "tools"
+        told = [*QUESTION, {"role": "tool", "tool_call_id": "1", "content": "Rain."}]
+        with pytest.raises(openai.BadRequestError, match="knows no tools"):
+            ask(served, messages=told, tools=[])
         assert ask(served, tool_choice="none").choices
     finally:
         served.close()

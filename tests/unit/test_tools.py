@@ -151,7 +151,7 @@ ASKED = [{"role": "user", "content": "?"}]
         ({"tools": [TOOL], "tool_choice": {"function": {"name": "rm"}}}, "not offered"),
         ({"tools": [TOOL], "response_format": {"type": "json_object"}}, "together"),
         ({"messages": [{"role": "user", "tool_calls": [TOOL]}]}, "only the assistant"),
-        ({"messages": [{"role": "user"}]}, "content is missing"),
+        ({"messages": [{"role": "user"}]}, "content"),
         ({"tools": [{"function": {"name": "a b"}}]}, "pattern"),
     ],
 )
