@@ -145,11 +145,16 @@ class Reading:
         return self._form.read(held, self._names)
 
 
+def new_id() -> str:
+    """For a call. It has nine characters: some templates want just that."""
+    return secrets.token_hex(5)[:9]
+
+
 def written(calls: Sequence[Call]) -> list[dict[str, Any]]:
-    """Calls in OpenAI's shape. Their ids have nine characters: some templates want just that."""
+    """Calls in OpenAI's shape."""
     return [
         {
-            "id": secrets.token_hex(5)[:9],
+            "id": new_id(),
             "type": "function",
             "function": {
                 "name": call.name,

@@ -283,7 +283,12 @@ def test_messages_in_anthropics_shape(served: Served) -> None:
     for wrong, param in (
         ({"max_tokens": None}, "max_tokens"),
         ({"messages": []}, "messages"),
-        ({"tools": [{"name": "x"}]}, "tools"),
+        ({"tools": [{"name": "x"}]}, "tools.0.input_schema"),
+        ({"tools": [{"name": "x", "input_schema": {}}]}, "tools"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            "messages.0.content.0.type",
+        ),
         ({"thinking": {"type": "enabled"}}, "thinking"),
         ({"temperature": 2}, "temperature"),
         ({"stop_sequences": [""]}, "stop"),

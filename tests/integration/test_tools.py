@@ -98,6 +98,81 @@ def test_tools_that_are_not_to_be_called_are_not_shown(served: Served) -> None:
     assert ask(served, tool_choice="auto").usage.prompt_tokens > without
 
 
+ANTHROPICS = {"name": "weather", "input_schema": WEATHER["function"]["parameters"]}
+
+
+def test_calls_in_anthropics_shape(served: Served) -> None:
+    asked: dict[str, Any] = {
+        "model": "base",
+        "max_tokens": 200,
+        "messages": QUESTION,
+        "tools": [ANTHROPICS],
+        "tool_choice": {"type": "any"},
+    }
+    found = served.http.post("/v1/messages", json=asked).json()
+    (block,) = found["content"]
+    assert (found["stop_reason"], block["type"], block["name"]) == (
+        "tool_use",
+        "tool_use",
+        "weather",
+    )
+    assert set(block["input"]) == {"town", "days"}
+    alike = {"type": "function", "function": {"name": "weather"}}
+    openais = ask(served, tools=[WEATHER], tool_choice=alike).choices[0].message.tool_calls[0]
+    lines = served.http.post("/v1/messages", json={**asked, "stream": True}).text.splitlines()
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    kinds = [event["type"] for event in events]
+    assert kinds == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert events[1]["content_block"] | {"id": ""} == {
+        "type": "tool_use",
+        "id": "",
+        "name": "weather",
+        "input": {},
+    }
+    assert json.loads(events[2]["delta"]["partial_json"]) == block["input"]
+    assert openais.function.name == block["name"]
+    assert events[4]["delta"]["stop_reason"] == "tool_use"
+    told = {"type": "tool_result", "tool_use_id": block["id"], "content": "Rain."}
+    messages = [
+        *QUESTION,
+        {"role": "assistant", "content": [block]},
+        {"role": "user", "content": [told, {"type": "text", "text": "So?"}]},
+    ]
+    again = {**asked, "messages": messages, "tool_choice": {"type": "auto"}}
+    answer = served.http.post("/v1/messages", json=again).json()
+    same = served.openai.chat.completions.create(
+        model="base",
+        max_tokens=200,
+        tools=[WEATHER | {"function": WEATHER["function"] | {"description": None}}],
+        messages=[
+            *QUESTION,
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {
+                        "id": block["id"],
+                        "type": "function",
+                        "function": {"name": "weather", "arguments": json.dumps(block["input"])},
+                    }
+                ],
+            },
+            {"role": "tool", "tool_call_id": block["id"], "content": "Rain."},
+            {"role": "user", "content": "So?"},
+        ],
+    )
+    read = answer["usage"]["input_tokens"] + answer["usage"]["cache_read_input_tokens"]
+    assert read == same.usage.prompt_tokens
+    assert answer["content"][0]["text"] == same.choices[0].message.content
+
+
 def test_a_strict_tool_that_cannot_be_held_to_is_refused(served: Served) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}}
     tool = {"type": "function", "function": {"name": "n", "parameters": schema, "strict": True}}
