@@ -296,7 +296,7 @@ def test_messages_in_anthropics_shape(served: Served) -> None:
         answer = served.http.post("/v1/messages", json={**asked, **wrong})
         assert answer.status_code == 400, wrong
         body = answer.json()
-        assert (body["type"], body["error"]["param"]) == ("error", param)
+        assert (body["type"], body["error"]["param"]) == ("error", param), wrong
         assert body["error"]["type"] == "invalid_request_error"
     assert served.http.post("/v1/messages", json={**asked, "model": "claude"}).status_code == 404
 
