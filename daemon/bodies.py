@@ -53,7 +53,9 @@ class ChatMessage(BaseModel):
             raise ValueError("only the assistant calls tools")
         return calls
 
-    @field_validator("content", mode="before")
+    @field_validator(
+        "content", mode="before", json_schema_input_type=str | list[dict[str, Any]] | None
+    )
     @classmethod
     def _joined(cls, content: Any, info: ValidationInfo) -> Any:
         if content is None and info.data.get("tool_calls"):
@@ -144,7 +146,7 @@ class Sampled(BaseModel):
     logit_bias: dict[int, float] | None = Field(default=None, max_length=1000)
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
 
-    @field_validator("stop", mode="before")
+    @field_validator("stop", mode="before", json_schema_input_type=str | list[str] | None)
     @classmethod
     def _listed(cls, stop: Any) -> Any:
         return [] if stop is None else [stop] if isinstance(stop, str) else stop

@@ -27,7 +27,7 @@ class EmbeddingRequest(BaseModel):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)
 
-    @field_validator("input", mode="before")
+    @field_validator("input", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _texts(cls, given: Any) -> Any:
         texts = [given] if isinstance(given, str) else given

@@ -18,6 +18,7 @@ from acclimate.store.errors import AcclimateError
 
 # OpenAI's floor for tokens that cannot come; JSON has no infinity.
 LEAST_LOGPROB = -9999.0
+SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -54,7 +55,7 @@ class EventStream(StreamingResponse):
         self,
         cancel: Callable[[], None],
         events: AsyncIterator[str],
-        media_type: str = "text/event-stream",
+        media_type: str = SSE,
     ) -> None:
         super().__init__(events, headers=_HEADERS, media_type=media_type)
         self._cancel = cancel

@@ -87,7 +87,9 @@ class _Asked(_Named):
         return ours
 
 
-class _Message(_Part):
+class OllamaMessage(_Part):
+    """One message."""
+
     role: str
     content: str | None = ""
     tool_calls: list[ToolCall] | None = None
@@ -104,7 +106,7 @@ class _Message(_Part):
 class ChatBody(_Asked):
     """The body of /api/chat; without messages the model is only brought into memory."""
 
-    messages: list[_Message] = Field(default=[], max_length=10_000)
+    messages: list[OllamaMessage] = Field(default=[], max_length=10_000)
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
 
     def chat(self) -> ChatRequest:

@@ -12,15 +12,22 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from acclimate.adapters.calls import Call
 from acclimate.daemon.bodies import ChatRequest
 from acclimate.daemon.completion import Reply
 from acclimate.daemon.core import Core
-from acclimate.daemon.events import EventStream, whole
+from acclimate.daemon.events import SSE, EventStream, whole
 from acclimate.daemon.tools import MAX_TOOLS, new_id
-from acclimate.daemon.wire import answers, blocking, body_of, checked, error_body, refusal
+from acclimate.daemon.wire import (
+    Described,
+    Endpoint,
+    answers,
+    blocking,
+    checked,
+    error_body,
+    refusal,
+)
 from acclimate.store.errors import AcclimateError, EngineError
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens"}
@@ -32,7 +39,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True, allow_inf_nan=False)
 
 
-class _Tool(_Part):
+class AnthropicTool(_Part):
+    """One tool that is offered."""
+
     type: Literal["custom"] | None = None  # the others are run by the service elsewhere
     name: str
     description: str | None = None
@@ -48,7 +57,9 @@ class _Tool(_Part):
         return {"type": "function", "function": function}
 
 
-class _Choice(_Part):
+class AnthropicChoice(_Part):
+    """Which tool has to be called, if any."""
+
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
 
@@ -59,7 +70,7 @@ class _Choice(_Part):
         return "required" if self.type == "any" else self.type
 
 
-class _Block(_Part):
+class Block(_Part):
     """One part of a message."""
 
     type: Literal["text", "tool_use", "tool_result"]
@@ -71,11 +82,13 @@ class _Block(_Part):
     content: str | list[dict[str, Any]] | None = None
 
 
-class _Message(_Part):
-    role: Literal["system", "user", "assistant"]
-    content: list[_Block]
+class AnthropicMessage(_Part):
+    """One message, its content as a string or in blocks."""
 
-    @field_validator("content", mode="before")
+    role: Literal["system", "user", "assistant"]
+    content: list[Block]
+
+    @field_validator("content", mode="before", json_schema_input_type=str | list[Block])
     @classmethod
     def _in_blocks(cls, content: Any) -> Any:
         return [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -101,15 +114,15 @@ class MessagesRequest(_Part):
 
     model: str = Field(default="live", min_length=1, max_length=200)
     system: str | list[dict[str, Any]] | None = None
-    messages: list[_Message] = Field(min_length=1, max_length=10_000)
+    messages: list[AnthropicMessage] = Field(min_length=1, max_length=10_000)
     max_tokens: int = Field(ge=1, le=1_000_000)
     stream: bool = False
     temperature: float | None = Field(default=None, ge=0, le=1)
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: int | None = Field(default=None, ge=0, le=1_000_000)
     stop_sequences: list[str] = []
-    tools: list[_Tool] = Field(default=[], max_length=MAX_TOOLS)
-    tool_choice: _Choice | None = None
+    tools: list[AnthropicTool] = Field(default=[], max_length=MAX_TOOLS)
+    tool_choice: AnthropicChoice | None = None
     # Not served, and not to be passed over in silence.
     thinking: Literal[None] = None
 
@@ -142,20 +155,38 @@ class MessagesRequest(_Part):
         )
 
 
-def routes(core: Core) -> list[Route]:
+def routes(core: Core) -> list[Described]:
     """The route, over one core."""
 
-    async def messages(request: Request) -> Response:
+    async def messages(request: Request, body: MessagesRequest) -> Response:
+        message = Message(core, await blocking(core.chat, checked(body.chat)))
+        if body.stream:
+            return EventStream(message.cancel, message.events())
+        return await whole(request, message.cancel, message.whole())
+
+    return [
+        Described(
+            "POST",
+            "/v1/messages",
+            messages,
+            "One reply in Anthropic's shape",
+            body=MessagesRequest,
+            streams=SSE,
+            errors=_marked,
+        )
+    ]
+
+
+def _marked(endpoint: Endpoint) -> Endpoint:
+    """The endpoint, with `type` beside errors, where Anthropic's clients look."""
+
+    async def answered(request: Request) -> Response:
         try:
-            body = await body_of(request, MessagesRequest)
-            message = Message(core, await blocking(core.chat, checked(body.chat)))
-            if body.stream:
-                return EventStream(message.cancel, message.events())
-            return await whole(request, message.cancel, message.whole())
+            return await endpoint(request)
         except AcclimateError as error:
             return refusal(error, type="error")
 
-    return [Route("/v1/messages", answers(messages), methods=["POST"])]
+    return answers(answered)
 
 
 class Message:

@@ -8,28 +8,27 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
 from acclimate.daemon import ollama
 from acclimate.daemon.core import Core
-from acclimate.daemon.events import EventStream, whole
+from acclimate.daemon.events import NDJSON, EventStream, whole
 from acclimate.daemon.ollama import ChatBody, EmbedBody, GenerateBody, ShowBody, stamp
 from acclimate.daemon.stream import Stream
 from acclimate.daemon.tools import Reading
-from acclimate.daemon.wire import answers, blocking, body_of, checked, error_body
+from acclimate.daemon.wire import Described, Endpoint, answers, blocking, checked, error_body
 from acclimate.store.errors import AcclimateError, EngineError
 
-_NDJSON = "application/x-ndjson"
 Shape = Callable[[str], dict[str, Any]]
+Work = Callable[..., Awaitable[Response]]
 
 
-def routes(core: Core) -> list[Route]:
+def routes(core: Core) -> list[Described]:
     """The routes, over one core."""
 
-    async def chat(request: Request) -> Response:
-        body = await body_of(request, ChatBody)
+    async def chat(request: Request, body: ChatBody) -> Response:
         if not body.messages:
             return await load(body.plain_model, body.stream, _message)
         reply = await blocking(core.chat, checked(body.chat))
@@ -41,8 +40,7 @@ def routes(core: Core) -> list[Route]:
         told = Told(stream, body.model, _message, reply.reading(), keep)
         return await told.answer(request, streamed=body.stream)
 
-    async def generate(request: Request) -> Response:
-        body = await body_of(request, GenerateBody)
+    async def generate(request: Request, body: GenerateBody) -> Response:
         if not body.prompt:
             return await load(body.plain_model, body.stream, _response)
         if body.raw:
@@ -61,10 +59,9 @@ def routes(core: Core) -> list[Route]:
         await blocking(core.load, model)
         done = {"model": model, "created_at": stamp(), **shape(""), "done": True}
         body = {**done, "done_reason": "load"}
-        return JSONResponse(body, media_type=_NDJSON if streamed else None)
+        return JSONResponse(body, media_type=NDJSON if streamed else None)
 
-    async def embed(request: Request) -> Response:
-        body = await body_of(request, EmbedBody)
+    async def embed(_request: Request, body: EmbedBody) -> Response:
         begun = time.monotonic_ns()
         found = await blocking(core.embeddings, checked(body.embeddings))
         return JSONResponse(
@@ -83,8 +80,7 @@ def routes(core: Core) -> list[Route]:
     async def running(_request: Request) -> Response:
         return JSONResponse({"models": await blocking(ollama.loaded, core)})
 
-    async def show(request: Request) -> Response:
-        body = await body_of(request, ShowBody)
+    async def show(_request: Request, body: ShowBody) -> Response:
         return JSONResponse(await blocking(ollama.shown, core, body.plain_model))
 
     async def version(_request: Request) -> Response:
@@ -93,19 +89,32 @@ def routes(core: Core) -> list[Route]:
     async def root(_request: Request) -> Response:
         return PlainTextResponse("Acclimate is running")  # its clients only look for the 200
 
+    def route(
+        method: str, name: str, work: Work, says: str, body: type[BaseModel] | None = None
+    ) -> Described:
+        streams = NDJSON if body in (ChatBody, GenerateBody) else None
+        path = f"/api/{name}"
+        return Described(method, path, work, says, body=body, streams=streams, errors=_theirs)
+
     return [
-        Route("/", root, methods=["GET"]),
-        Route("/api/chat", _theirs(chat), methods=["POST"]),
-        Route("/api/generate", _theirs(generate), methods=["POST"]),
-        Route("/api/embed", _theirs(embed), methods=["POST"]),
-        Route("/api/tags", _theirs(tags), methods=["GET"]),
-        Route("/api/ps", _theirs(running), methods=["GET"]),
-        Route("/api/show", _theirs(show), methods=["POST"]),
-        Route("/api/version", _theirs(version), methods=["GET"]),
+        Described("GET", "/", root, "That it runs", media="text/plain"),
+        route("POST", "chat", chat, "One reply in Ollama's shape", ChatBody),
+        route(
+            "POST",
+            "generate",
+            generate,
+            "A text answered, or gone on with",
+            GenerateBody,
+        ),
+        route("POST", "embed", embed, "Vectors of texts in Ollama's shape", EmbedBody),
+        route("POST", "show", show, "What is known of a model", ShowBody),
+        route("GET", "tags", tags, "What `model` may be, in Ollama's shape"),
+        route("GET", "ps", running, "Models in memory"),
+        route("GET", "version", version, "The version of Ollama's API that is followed"),
     ]
 
 
-def _theirs(endpoint: Callable[[Request], Awaitable[Response]]) -> Any:
+def _theirs(endpoint: Endpoint) -> Endpoint:
     """The endpoint, with errors in Ollama's shape: a text under `error`."""
 
     async def answered(request: Request) -> Response:
@@ -155,7 +164,7 @@ class Told:
     async def answer(self, request: Request, *, streamed: bool) -> Response:
         """The reply over HTTP, as lines or whole."""
         if streamed:
-            return EventStream(self._stream.cancel, self._written(), media_type=_NDJSON)
+            return EventStream(self._stream.cancel, self._written(), media_type=NDJSON)
         return await whole(request, self._stream.cancel, self._whole())
 
     async def _written(self) -> AsyncIterator[str]:

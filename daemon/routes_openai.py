@@ -10,20 +10,19 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from acclimate.daemon.bodies import ChatRequest
 from acclimate.daemon.completion import Reply
 from acclimate.daemon.core import Core
 from acclimate.daemon.embeddings import EmbeddingRequest
-from acclimate.daemon.events import LEAST_LOGPROB, EventStream, event, merged, whole
+from acclimate.daemon.events import LEAST_LOGPROB, SSE, EventStream, event, merged, whole
 from acclimate.daemon.stream import Piece
 from acclimate.daemon.tools import written
-from acclimate.daemon.wire import answers, blocking, body_of, error_body
+from acclimate.daemon.wire import Described, blocking, error_body
 from acclimate.store.errors import EngineError
 
 
-def routes(core: Core) -> list[Route]:
+def routes(core: Core) -> list[Described]:
     """The routes, over one core."""
 
     async def models(_request: Request) -> Response:
@@ -32,23 +31,21 @@ def routes(core: Core) -> list[Route]:
     async def model(request: Request) -> Response:
         return JSONResponse(await blocking(core.model, request.path_params["model"]))
 
-    async def chat(request: Request) -> Response:
-        asked = await body_of(request, ChatRequest)
+    async def chat(request: Request, asked: ChatRequest) -> Response:
         reply = await blocking(core.chat, asked)
         answer = Answer(core, reply)
         if asked.stream:
             return EventStream(reply.cancel, answer.events())
         return await whole(request, reply.cancel, answer.completion())
 
-    async def embeddings(request: Request) -> Response:
-        asked = await body_of(request, EmbeddingRequest)
+    async def embeddings(_request: Request, asked: EmbeddingRequest) -> Response:
         return JSONResponse(await blocking(core.embeddings, asked))
 
     return [
-        Route("/v1/embeddings", answers(embeddings), methods=["POST"]),
-        Route("/v1/models", answers(models), methods=["GET"]),
-        Route("/v1/models/{model}", answers(model), methods=["GET"]),
-        Route("/v1/chat/completions", answers(chat), methods=["POST"]),
+        Described("POST", "/v1/embeddings", embeddings, "Vectors of texts", body=EmbeddingRequest),
+        Described("GET", "/v1/models", models, "What `model` may be"),
+        Described("GET", "/v1/models/{model}", model, "One of them"),
+        Described("POST", "/v1/chat/completions", chat, "One reply", body=ChatRequest, streams=SSE),
     ]
 
 

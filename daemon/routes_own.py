@@ -16,12 +16,11 @@ from pydantic import (
 )
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from acclimate.daemon import history
 from acclimate.daemon.core import Core
 from acclimate.daemon.forgetting import Asked
-from acclimate.daemon.wire import answers, blocking, body_of, query_of
+from acclimate.daemon.wire import Described, blocking
 from acclimate.store.conversations import plain
 from acclimate.store.walk import check_patterns
 
@@ -127,93 +126,81 @@ class Forget(Body):
         return Asked(targets, self.source, self.matching or "", self.dry_run, self.relearn)
 
 
-def routes(core: Core) -> list[Route]:
+def routes(core: Core) -> list[Described]:
     """The routes, over one core."""
     return [*_reading(core), *_learning(core), *_answering(core)]
 
 
-def _get(path: str, work: Callable[[], Any]) -> Route:
+def _plain(method: str, path: str, work: Callable[[], Any], says: str) -> Described:
     """A route that takes nothing."""
 
-    async def endpoint(_request: Request) -> Response:
+    async def answered(_request: Request) -> Response:
         return JSONResponse(await blocking(work))
 
-    return Route(path, answers(endpoint), methods=["GET"])
+    return Described(method, path, answered, says)
 
 
-def _reading(core: Core) -> list[Route]:
-    async def search(request: Request) -> Response:
-        asked = query_of(request, Search) if request.method == "GET" else None
-        asked = asked or await body_of(request, Search)
+def _reading(core: Core) -> list[Described]:
+    async def search(_request: Request, asked: Search) -> Response:
         hits = await blocking(core.search, asked.query, asked.k)
         return JSONResponse({"query": asked.query, "hits": hits})
 
-    async def add_source(request: Request) -> Response:
-        asked = await body_of(request, NewSource)
+    async def add_source(_request: Request, asked: NewSource) -> Response:
         added = await blocking(core.add_source, asked.path, asked.kind, asked.ignore)
         return JSONResponse(added, 201)
 
-    async def remove_source(request: Request) -> Response:
-        asked = await body_of(request, OldSource)
+    async def remove_source(_request: Request, asked: OldSource) -> Response:
         return JSONResponse(await blocking(core.remove_source, asked.path, asked.id))
 
-    async def add_text(request: Request) -> Response:
-        asked = await body_of(request, NewText)
+    async def add_text(_request: Request, asked: NewText) -> Response:
         return JSONResponse(await blocking(core.add_text, asked.name, asked.text, asked.kind), 201)
 
-    async def examples(request: Request) -> Response:
-        asked = query_of(request, ExampleListing)
+    async def examples(_request: Request, asked: ExampleListing) -> Response:
         found = await blocking(core.examples, asked.state, asked.limit, asked.route)
         return JSONResponse({"examples": found})
 
-    async def quarantined(request: Request) -> Response:
-        asked = query_of(request, Listing)
+    async def quarantined(_request: Request, asked: Listing) -> Response:
         return JSONResponse({"quarantined": await blocking(core.quarantined, asked.limit)})
 
-    async def forget(request: Request) -> Response:
-        wanted = await body_of(request, Forget)
+    async def forget(_request: Request, wanted: Forget) -> Response:
         return JSONResponse(await blocking(core.forget, wanted.asked()))
 
-    async def receipts(request: Request) -> Response:
-        asked = query_of(request, Listing)
+    async def receipts(_request: Request, asked: Listing) -> Response:
         return JSONResponse({"receipts": await blocking(core.receipts, asked.limit)})
 
     async def receipt(request: Request) -> Response:
         return JSONResponse(await blocking(core.receipt, request.path_params["receipt"]))
 
     return [
-        Route("/v1/search", answers(search), methods=["GET", "POST"]),
-        _get("/v1/status", core.status),
-        _get("/v1/sources", lambda: {"sources": core.sources()}),
-        Route("/v1/sources", answers(add_source), methods=["POST"]),
-        Route("/v1/sources", answers(remove_source), methods=["DELETE"]),
-        Route("/v1/examples", answers(add_text), methods=["POST"]),
-        Route("/v1/examples", answers(examples), methods=["GET"]),
-        Route("/v1/quarantine", answers(quarantined), methods=["GET"]),
-        Route("/v1/forget", answers(forget), methods=["POST"]),
-        Route("/v1/receipts", answers(receipts), methods=["GET"]),
-        Route("/v1/receipts/{receipt:int}", answers(receipt), methods=["GET"]),
+        Described("GET", "/v1/search", search, "Passages of what was read", query=Search),
+        Described("POST", "/v1/search", search, "Passages of what was read", body=Search),
+        _plain("GET", "/v1/status", core.status, "What it is doing"),
+        _plain("GET", "/v1/sources", lambda: {"sources": core.sources()}, "Watched folders"),
+        Described("POST", "/v1/sources", add_source, "Watch a folder", body=NewSource, status=201),
+        Described("DELETE", "/v1/sources", remove_source, "Watch it no longer", body=OldSource),
+        Described("POST", "/v1/examples", add_text, "Hand over a text", body=NewText, status=201),
+        Described("GET", "/v1/examples", examples, "The latest examples", query=ExampleListing),
+        Described("GET", "/v1/quarantine", quarantined, "Lines of no use", query=Listing),
+        Described("POST", "/v1/forget", forget, "Take something back", body=Forget),
+        Described("GET", "/v1/receipts", receipts, "What was forgotten", query=Listing),
+        Described("GET", "/v1/receipts/{receipt:int}", receipt, "One receipt"),
     ]
 
 
-def _learning(core: Core) -> list[Route]:
-    async def rounds(request: Request) -> Response:
-        asked = query_of(request, Listing)
+def _learning(core: Core) -> list[Described]:
+    async def rounds(_request: Request, asked: Listing) -> Response:
         return JSONResponse({"rounds": await blocking(core.rounds_list, asked.limit)})
 
-    async def start_round(request: Request) -> Response:
-        await body_of(request, Nothing)
+    async def start_round(_request: Request, _asked: Nothing) -> Response:
         return JSONResponse(await blocking(core.start_round), 202)
 
     async def one_round(request: Request) -> Response:
         return JSONResponse(await blocking(core.round, request.path_params["round"]))
 
-    async def cancel_round(request: Request) -> Response:
-        await body_of(request, Nothing)
+    async def cancel_round(request: Request, _asked: Nothing) -> Response:
         return JSONResponse(await blocking(core.cancel_round, request.path_params["round"]))
 
-    async def adapters(request: Request) -> Response:
-        asked = query_of(request, Listing)
+    async def adapters(_request: Request, asked: Listing) -> Response:
         return JSONResponse(await blocking(history.history, core.db, asked.limit))
 
     async def adapter(request: Request) -> Response:
@@ -223,46 +210,35 @@ def _learning(core: Core) -> list[Route]:
         names = request.path_params["a"], request.path_params["b"]
         return JSONResponse(await blocking(history.diff, core.db, *names))
 
-    async def set_live(request: Request) -> Response:
-        asked = await body_of(request, Version)
+    async def set_live(_request: Request, asked: Version) -> Response:
         return JSONResponse(await blocking(core.switch.set_live, asked.version))
 
-    async def pin(request: Request) -> Response:
-        asked = await body_of(request, Version)
+    async def pin(_request: Request, asked: Version) -> Response:
         return JSONResponse(await blocking(core.switch.pin, asked.version))
 
     return [
-        Route("/v1/rounds", answers(rounds), methods=["GET"]),
-        Route("/v1/rounds", answers(start_round), methods=["POST"]),
-        Route("/v1/rounds/{round:int}", answers(one_round), methods=["GET"]),
-        Route("/v1/rounds/{round:int}/cancel", answers(cancel_round), methods=["POST"]),
-        Route("/v1/adapters", answers(adapters), methods=["GET"]),
-        Route("/v1/adapters/live", answers(set_live), methods=["POST"]),
-        Route("/v1/adapters/pin", answers(pin), methods=["POST"]),
-        _delete("/v1/adapters/pin", core.switch.unpin),
-        Route("/v1/adapters/{version}", answers(adapter), methods=["GET"]),
-        Route("/v1/adapters/{a}/diff/{b}", answers(diff), methods=["GET"]),
+        Described("GET", "/v1/rounds", rounds, "The latest rounds", query=Listing),
+        Described("POST", "/v1/rounds", start_round, "Start a round", body=Nothing, status=202),
+        Described("GET", "/v1/rounds/{round:int}", one_round, "One round"),
+        Described("POST", "/v1/rounds/{round:int}/cancel", cancel_round, "End it", body=Nothing),
+        Described("GET", "/v1/adapters", adapters, "The history of adapters", query=Listing),
+        Described("POST", "/v1/adapters/live", set_live, "Make one live", body=Version),
+        Described("POST", "/v1/adapters/pin", pin, "Make one live for good", body=Version),
+        _plain("DELETE", "/v1/adapters/pin", core.switch.unpin, "Let live move again"),
+        Described("GET", "/v1/adapters/{version}", adapter, "One adapter and its card"),
+        Described("GET", "/v1/adapters/{a}/diff/{b}", diff, "What one has that the other has not"),
     ]
 
 
-def _delete(path: str, work: Callable[[], Any]) -> Route:
-    async def endpoint(_request: Request) -> Response:
-        return JSONResponse(await blocking(work))
-
-    return Route(path, answers(endpoint), methods=["DELETE"])
-
-
-def _answering(core: Core) -> list[Route]:
-    async def rate(request: Request) -> Response:
-        asked = await body_of(request, NewFeedback)
+def _answering(core: Core) -> list[Described]:
+    async def rate(_request: Request, asked: NewFeedback) -> Response:
         given = await blocking(core.add_feedback, asked.message_id, asked.rating, asked.edit)
         return JSONResponse(given, 201)
 
-    async def feedback(request: Request) -> Response:
-        asked = query_of(request, Listing)
+    async def feedback(_request: Request, asked: Listing) -> Response:
         return JSONResponse({"feedback": await blocking(core.feedback, asked.limit)})
 
     return [
-        Route("/v1/feedback", answers(rate), methods=["POST"]),
-        Route("/v1/feedback", answers(feedback), methods=["GET"]),
+        Described("POST", "/v1/feedback", rate, "Rate a reply", body=NewFeedback, status=201),
+        Described("GET", "/v1/feedback", feedback, "What was said of replies", query=Listing),
     ]

@@ -10,27 +10,26 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from acclimate.daemon.bodies import TextRequest
 from acclimate.daemon.core import Core
-from acclimate.daemon.events import LEAST_LOGPROB, EventStream, event, merged, whole
+from acclimate.daemon.events import LEAST_LOGPROB, SSE, EventStream, event, merged, whole
 from acclimate.daemon.stream import Piece, Stream
-from acclimate.daemon.wire import answers, blocking, body_of, error_body
+from acclimate.daemon.wire import Described, blocking, error_body
 from acclimate.store.errors import EngineError
 
 
-def routes(core: Core) -> list[Route]:
+def routes(core: Core) -> list[Described]:
     """The route, over one core."""
 
-    async def completions(request: Request) -> Response:
-        asked = await body_of(request, TextRequest)
+    async def completions(request: Request, asked: TextRequest) -> Response:
         text = Text(core, asked, await blocking(core.text, asked))
         if asked.stream:
             return EventStream(text.cancel, text.events())
         return await whole(request, text.cancel, text.completion())
 
-    return [Route("/v1/completions", answers(completions), methods=["POST"])]
+    says = "Texts gone on with as they stand"
+    return [Described("POST", "/v1/completions", completions, says, body=TextRequest, streams=SSE)]
 
 
 class Text:

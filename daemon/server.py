@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from acclimate.daemon import routes_messages, routes_ollama, routes_openai, routes_own, routes_text
 from acclimate.daemon.core import Core
 from acclimate.daemon.guard import Guard
 from acclimate.daemon.metrics import Counted, Metrics
-from acclimate.daemon.wire import answers, blocking, unrouted
+from acclimate.daemon.openapi import document
+from acclimate.daemon.wire import Described, blocking, unrouted
 
 
 def create_app(core: Core, *, token: str | None, port: int) -> Guard | Starlette:
@@ -44,16 +44,21 @@ def unguarded(core: Core) -> Starlette:
     async def numbers(_request: Request) -> Response:
         return Response(await blocking(metrics.text), media_type=CONTENT_TYPE_LATEST)
 
+    async def openapi(_request: Request) -> Response:
+        return JSONResponse(document(described))
+
+    described = [
+        Described("GET", "/health", health, "Whether it serves; no token"),
+        Described("GET", "/metrics", numbers, "Prometheus' text format", media="text/plain"),
+        Described("GET", "/openapi.json", openapi, "This description"),
+        *routes_openai.routes(core),
+        *routes_text.routes(core),
+        *routes_messages.routes(core),
+        *routes_ollama.routes(core),
+        *routes_own.routes(core),
+    ]
     return Starlette(
-        routes=[
-            Route("/health", answers(health), methods=["GET"]),
-            Route("/metrics", answers(numbers), methods=["GET"]),
-            *routes_openai.routes(core),
-            *routes_text.routes(core),
-            *routes_messages.routes(core),
-            *routes_ollama.routes(core),
-            *routes_own.routes(core),
-        ],
+        routes=described,
         middleware=[Middleware(Counted, metrics=metrics)],
         exception_handlers={HTTPException: unrouted},
     )

@@ -37,7 +37,9 @@ class Tool(_Part):
     function: Function
 
 
-class _Named(_Part):
+class Named(_Part):
+    """A tool by its name."""
+
     name: str = Field(max_length=64)
 
 
@@ -45,13 +47,15 @@ class Chosen(_Part):
     """The one tool that has to be called."""
 
     type: Literal["function"] = "function"
-    function: _Named
+    function: Named
 
 
 Choice = Literal["none", "auto", "required"] | Chosen
 
 
-class _Called(_Part):
+class Called(_Part):
+    """What an earlier reply called."""
+
     name: str = Field(max_length=64)
     arguments: str | dict[str, Any] = "{}"  # OpenAI sends a text, Ollama an object
 
@@ -61,7 +65,7 @@ class ToolCall(_Part):
 
     id: str = Field(default="", max_length=200)
     type: Literal["function"] = "function"
-    function: _Called
+    function: Called
 
     def shown(self) -> dict[str, Any]:
         """The same as templates take it: its arguments as an object."""

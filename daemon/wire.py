@@ -1,6 +1,6 @@
 """JSON over HTTP: bodies checked field by field, blocking work off the loop, errors as OpenAI's.
 
-Knows no route.
+Knows how a route is described, and no route.
 """
 
 import sqlite3
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from acclimate.daemon.completion import BadRequest
 from acclimate.daemon.core import NotRunning
@@ -113,6 +114,41 @@ def answers(endpoint: Endpoint) -> Endpoint:
             return refusal(AcclimateError("something went wrong inside", "the log says more"))
 
     return answered
+
+
+class Described(Route):
+    """A route that says what it does and takes, which `openapi` tells clients.
+
+    `work` gets the request and, checked, its `body` or `query`. `status` is that of success,
+    `media` what it answers with, `streams` what it may be asked to stream; `errors` makes answers
+    of what `work` raises.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        work: Callable[..., Awaitable[Response]],
+        says: str,
+        *,
+        body: type[BaseModel] | None = None,
+        query: type[BaseModel] | None = None,
+        status: int = 200,
+        media: str = "application/json",
+        streams: str | None = None,
+        errors: Callable[[Endpoint], Endpoint] = answers,
+    ) -> None:
+        self.method, self.says, self.body, self.query = method, says, body, query
+        self.status, self.media = status, [media, streams] if streams else [media]
+
+        async def endpoint(request: Request) -> Response:
+            if body is not None:
+                return await work(request, await body_of(request, body))
+            if query is not None:
+                return await work(request, query_of(request, query))
+            return await work(request)
+
+        super().__init__(path, errors(endpoint), methods=[method])
 
 
 def error_body(error: AcclimateError) -> tuple[int, dict[str, Any]]:

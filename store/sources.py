@@ -77,6 +77,8 @@ def add_source(
     if not root.is_dir():
         hint = "for one file use: acclimate add FILE" if root.exists() else "check the path"
         raise SourceError(f"{path} is not a folder", hint)
+    if root == root.parent:
+        raise SourceError("the whole disk is too much to watch", "watch the folders that you mean")
     if any((folder / MARKER).exists() for folder in (root, *root.parents)):
         raise SourceError(f"{path} is inside an Acclimate home", "watch a folder outside of it")
     try:

@@ -1,6 +1,7 @@
 """Every operation as a route, over a home whose daemon does not run: no engine, a real store."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,7 @@ def test_sources_are_added_listed_and_removed(
     [
         ("POST", "/v1/sources", {"path": "notes"}, 400, "path"),
         ("POST", "/v1/sources", {"path": "/no/such/folder"}, 400, None),
+        ("POST", "/v1/sources", {"path": "/"}, 400, None),
         ("POST", "/v1/sources", {"path": "/a\0b"}, 400, "path"),
         ("POST", "/v1/sources", {"path": "/" + "a" * 300}, 400, "path"),
         ("POST", "/v1/sources", {"path": "/a", "kind": "manual"}, 400, "kind"),
@@ -352,6 +354,35 @@ def test_an_error_inside_says_nothing_of_what_was_sent(
     assert response.status_code == 500
     assert "secret" not in response.text
     assert error_of(response)["code"] == "internal_error"
+
+
+def test_the_description_has_every_route_and_what_it_takes(client: TestClient, core: Core) -> None:
+    described = client.get("/openapi.json").json()
+    served = {
+        (route.path_format, method.lower())
+        for route in unguarded(core).routes
+        for method in route.methods - {"HEAD"}
+    }
+    assert served == {
+        (path, method) for path, ways in described["paths"].items() for method in ways
+    }
+    schemas = described["components"]["schemas"]
+    assert set(schemas["Search"]["properties"]) == {"query", "k"}
+    assert schemas["Search"]["required"] == ["query"]
+    search = described["paths"]["/v1/search"]
+    named = {parameter["name"]: parameter["in"] for parameter in search["get"]["parameters"]}
+    assert named == {"query": "query", "k": "query"}
+    asked = search["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert asked == {"$ref": "#/components/schemas/Search"}
+    chat = described["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
+    assert set(chat) == {"application/json", "text/event-stream"}
+    assert described["paths"]["/health"]["get"]["security"] == []
+    one = described["paths"]["/v1/rounds/{round}"]["get"]["parameters"][0]
+    assert (one["name"], one["in"], one["schema"]["type"]) == ("round", "path", "integer")
+    # Every reference leads somewhere.
+    text = json.dumps(described)
+    for name in re.findall(r'"#/components/schemas/([^"]+)"', text):
+        assert name in schemas
 
 
 def test_metrics_count_by_route_and_state(taught: TestClient) -> None:
