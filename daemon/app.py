@@ -16,18 +16,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
 import structlog
 import uvicorn
 
 from acclimate.adapters import native
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import log as logs
-from acclimate.daemon import models, schedule
+from acclimate.daemon import models, schedule, tuning
 from acclimate.daemon.attach import Attachment
 from acclimate.daemon.client import find_daemon
 from acclimate.daemon.config import Config
@@ -68,6 +70,8 @@ EMBED_BATCH = 4
 PROBATION_SECONDS = 5.0  # how often the evidence on the live adapter is looked at
 PROBATION_PAUSE_SECONDS = 60.0  # after an error
 BUSY_SECONDS = 1.0
+TUNE_SECONDS = 20.0  # of rest before it is measured how the engine is best used
+TUNE_LOAD = 50.0  # percent of all processors
 TRIM_SECONDS = 12.0  # memory is given back in the first idle seconds, not again and again
 
 
@@ -136,7 +140,13 @@ class Daemon:
         embedder = models.embedder_path(home, config)
         embedder_sha256 = models.base_sha256(home, embedder)
         # A page of a mapped file on a drive that was pulled out ends the process (SIGBUS).
-        self.engine = Engine(base, **config.engine.arguments(), mmap=not home.portable)
+        self.tuning_file = tuning.file_for(home.cache, self.base_sha256)
+        self.engine = Engine(
+            base,
+            **config.engine.arguments(),
+            mmap=not home.portable,
+            tuning=tuning.read(self.tuning_file),
+        )
         self.engine.start(warm=ledger.live(self.db) is None)
         stack.callback(self.engine.stop)
         self.prompt = Prompt.from_gguf(base)
@@ -255,7 +265,7 @@ class Daemon:
         if self.inquirer is not None:
             self.inquirer.start()
             stack.callback(self.inquirer.stop)
-        for target in (self._embed, self._beat, self._probate):
+        for target in (self._embed, self._beat, self._probate, self._tune):
             thread = threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
             thread.start()
             stack.callback(thread.join, 2.0)
@@ -310,6 +320,20 @@ class Daemon:
             except (AcclimateError, sqlite3.Error, OSError) as error:
                 log.warning("probation_paused", error=str(error))
                 self.stopping.wait(PROBATION_PAUSE_SECONDS)
+
+    def _tune(self) -> None:
+        """Measures once how the engine is best used here, for the next start on."""
+        while not (self.tuning_file.exists() or self.stopping.wait(TUNE_SECONDS)):
+            busy = self.engine.idle_seconds < TUNE_SECONDS or self.rounds.current() is not None
+            if busy or psutil.cpu_percent(interval=1.0) > TUNE_LOAD or not self.attachment.attached:
+                continue
+            try:
+                found = tuning.measure(self.engine.model_path, self.tuning_file)
+            except OSError as error:
+                log.warning("not_tuned", error=str(error))
+                return
+            log.info("tuned", **({} if found is None else asdict(found)))
+            return
 
     def _taken_back(self, notice: str) -> None:
         self.rounds.interrupt("the adapter that it started from was taken back")

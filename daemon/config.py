@@ -8,7 +8,7 @@ import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -46,6 +46,8 @@ class EngineConfig(_Section):
     threads: int = Field(default=0, ge=0, le=512)
     max_contexts: int = Field(default=3, ge=1, le=64)
     idle_context_seconds: float = Field(default=60.0, ge=0)
+    idle_unload_seconds: float = Field(default=1800.0, ge=0)
+    gpu_layers: Literal["auto"] | Annotated[int, Field(ge=0, le=10_000)] = "auto"
     queue_limit: int = Field(default=64, ge=1, le=10_000)
     prompt_lookup: bool = True
 

@@ -3,6 +3,7 @@
 Makes and frees native memory off the decode thread; decodes only to measure, never for a reply.
 """
 
+import math
 import os
 import sys
 import threading
@@ -13,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -23,11 +24,11 @@ from acclimate.daemon.decode import Lane, Meter
 from acclimate.daemon.llama import Adapter, Context, Model
 from acclimate.daemon.sampling import logprobs
 from acclimate.daemon.stream import Job
+from acclimate.daemon.tuning import Tuning
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
 
 BASE, LIVE = "base", "live"
 LOADER_NICENESS = 10
-BATCH_TOKENS = 128  # a larger batch computes prompts no faster and costs memory
 MEASURED_TOKENS = 32  # at once: who asks meanwhile waits for no more, and their logits take 6 MB
 
 
@@ -61,9 +62,11 @@ class Contexts:
         *,
         context_tokens: int,
         sequences: int,
-        threads: int,
+        tuning: Tuning,
         max_contexts: int,
         idle_context_seconds: float,
+        idle_unload_seconds: float,
+        gpu_layers: int | Literal["auto"],
         prompt_lookup: bool,
         meter: Meter,
     ) -> None:
@@ -72,9 +75,11 @@ class Contexts:
         self.swaps = 0
         self._context_tokens = context_tokens
         self._sequences = sequences
-        self._threads = threads
+        self._tuning = tuning
         self._max_contexts = max_contexts
         self._idle_context_seconds = idle_context_seconds
+        self._idle_unload_seconds = idle_unload_seconds or math.inf
+        self._gpu_layers = gpu_layers
         self._prompt_lookup = prompt_lookup
         self._meter = meter
         self._model: Model | None = None
@@ -93,7 +98,7 @@ class Contexts:
 
     def open(self, path: Path, *, mmap: bool, warm: bool) -> None:
         with self._native:
-            self._model = Model(path, mmap=mmap)
+            self._model = Model(path, mmap=mmap, gpu_layers=self._gpu_layers)
             self._model_path = path
             if warm:
                 self._lanes[BASE] = self._make(BASE, None)
@@ -178,7 +183,8 @@ class Contexts:
         return self._on_loader(self._logits, tokens, name)
 
     def _logits(self, tokens: list[int], name: str) -> np.ndarray:
-        with closing(self._outputs(tokens, len(tokens) - 1, name, BATCH_TOKENS)) as outputs:
+        batch = self._tuning.batch_tokens
+        with closing(self._outputs(tokens, len(tokens) - 1, name, batch)) as outputs:
             return next(outputs).copy()
 
     def nll(
@@ -293,8 +299,9 @@ class Contexts:
         surplus = len(self._lanes) - self._max_contexts
         now = time.monotonic()
         for lane in idle:
-            old = lane.superseded or now - lane.last_used > self._idle_context_seconds
-            gone = self._loaded[lane.name].leaving
+            idle_for = now - lane.last_used
+            old = lane.superseded or idle_for > self._idle_context_seconds
+            gone = self._loaded[lane.name].leaving or idle_for > self._idle_unload_seconds
             if gone or (lane.name != self.live and (surplus > 0 or old)):
                 self._let_go(lane)
                 surplus -= 1
@@ -358,8 +365,9 @@ class Contexts:
             adapter,
             tokens=self._context_tokens,
             sequences=self._sequences,
-            batch=BATCH_TOKENS,
-            threads=self._threads,
+            batch=self._tuning.batch_tokens,
+            threads=self._tuning.threads,
+            flash_attention=self._tuning.flash_attention,
             outputs=self._sequences + (lookup.MOST if self._prompt_lookup else 0),
         )
         try:

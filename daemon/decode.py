@@ -4,6 +4,7 @@ Owned by the decode thread. Knows one adapter only, so no cached state can cross
 """
 
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ SMALLEST_CHUNK = 4
 # Sums of several tokens in a step are rounded otherwise than those of one alone. Where the two
 # likeliest tokens are as near as this, the token is computed alone.
 CLOSE = 0.05
+# Upper bounds of the classes in which durations are counted, in seconds.
+DURATIONS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 HEADROOM = 16  # tokens kept free for each running reply when another request is let in
 
 
@@ -31,6 +34,19 @@ class Slot:
     cached: list[int] = field(default_factory=list)
     job: Job | None = None
     last_used: float = 0.0
+
+
+@dataclass
+class Durations:
+    """How long something took, each time: how often in each class, and altogether."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(DURATIONS) + 1))
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Once more."""
+        self.counts[bisect_left(DURATIONS, seconds)] += 1
+        self.seconds += seconds
 
 
 @dataclass
@@ -49,6 +65,8 @@ class Meter:
     held_tokens: int = 0  # guesses that were right
     seconds_per_step: float = 0.0  # of one token of one reply; 0 until the first one
     seconds_per_guess: float = 0.0  # what each guess costs beside; 0 until the first ones
+    first_token: Durations = field(default_factory=Durations)  # from the request on
+    reply: Durations = field(default_factory=Durations)  # to the last token, likewise
 
     def guesses_pay(self, rate: float) -> bool:
         """Whether guesses of which this share holds cost less than the steps that they spare."""
@@ -352,6 +370,8 @@ class Lane:
 
     def _next_token(self, slot: Slot, job: Job, index: int) -> int | None:
         """Take one; None where the reply ends with it."""
+        if not (job.started or job.request.background):
+            self._meter.first_token.add(time.monotonic() - job.asked)
         job.started = True
         token = job.sampler.sample(self.context, index)
         if token is None or self._vocabulary.is_end(token):
@@ -370,6 +390,8 @@ class Lane:
         elif job.generated >= job.request.max_tokens or len(job.tokens) >= self._max_tokens:
             reason = "length"
             text += job.text.finish()
+        if reason is not None:
+            self._took(job)
         job.mailbox.put(Piece(text, token, reason, logprob, top))
         if reason is None:
             return token
@@ -380,8 +402,14 @@ class Lane:
     def _finish(self, slot: Slot, reason: FinishReason) -> None:
         if slot.job is not None:
             self._meter.cancelled += reason == "cancelled"
+            self._took(slot.job)
             slot.job.end(reason)
         self._release(slot)
+
+    def _took(self, job: Job) -> None:
+        """The reply is whole."""
+        if not (job.request.background or job.cancelled):
+            self._meter.reply.add(time.monotonic() - job.asked)
 
     def _release(self, slot: Slot) -> None:
         """The sequence is idle; its state stays for a next turn with the same beginning."""

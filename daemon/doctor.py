@@ -21,11 +21,12 @@ from typing import Literal
 import psutil
 
 from acclimate.daemon import config as settings
-from acclimate.daemon import models
+from acclimate.daemon import models, tuning
 from acclimate.daemon.attach import mount_of
 from acclimate.daemon.config import Config
 from acclimate.daemon.lock import HomeLock, Locked
 from acclimate.daemon.token import token_file
+from acclimate.daemon.tuning import Tuning
 from acclimate.store.errors import AcclimateError
 from acclimate.store.files import Home, sha256_file, version_name
 from acclimate.store.ledger import ADAPTER_FILE
@@ -40,7 +41,7 @@ _ENGINE_SECONDS = 60
 _ENGINE = """
 import json
 from acclimate.adapters.native import llama_cpp
-from acclimate.daemon.engine import default_threads
+from acclimate.daemon.tuning import default_threads
 info = llama_cpp.llama_print_system_info().decode()
 pairs = [feature.rpartition(":")[2].partition("=") for feature in info.split("|")]
 used = [name.strip() for name, _, value in pairs if value.strip() == "1"]
@@ -67,7 +68,7 @@ def examine(home: Home) -> list[Finding]:
     config, finding = _config(home)
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("python", _python),
-        ("engine", lambda: _engine(config)),
+        ("engine", lambda: _engine(home, config)),
         ("learning", _learning),
         ("memory", _memory),
         ("home", lambda: _home(home)),
@@ -111,7 +112,7 @@ def _python() -> Iterator[Finding]:
         yield Finding("python", "ok", f"{version} at {sys.executable}")
 
 
-def _engine(config: Config) -> Iterator[Finding]:
+def _engine(home: Home, config: Config) -> Iterator[Finding]:
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", _ENGINE],
@@ -133,13 +134,33 @@ def _engine(config: Config) -> Iterator[Finding]:
         yield Finding("engine", "error", message, _AGAIN)
     else:
         said = json.loads(done.stdout)
-        threads = config.engine.threads or said["threads"]
+        found = _tuning(home, config)
+        threads = config.engine.threads or (found.threads if found else said["threads"])
         yield Finding("engine", "ok", f"{threads} threads; {', '.join(said['used'])}")
+        yield Finding("engine speed", "ok", _speed(found))
         cores = os.cpu_count() or 1
         if threads > cores:
             hint = "set [engine] threads = 0 in config.toml"
             message = f"{threads} threads on {cores} processors"
             yield Finding("threads", "warning", message, hint)
+
+
+def _tuning(home: Home, config: Config) -> Tuning | None:
+    try:
+        sha256 = models.base_sha256(home, models.base_path(home, config))
+    except AcclimateError:
+        return None  # another finding says so
+    return tuning.read(tuning.file_for(home.cache, sha256))
+
+
+def _speed(found: Tuning | None) -> str:
+    if found is None:
+        return "not measured yet: the daemon does it once, in its first quiet seconds"
+    flash = {None: "where llama.cpp chooses it", True: "on", False: "off"}[found.flash_attention]
+    return (
+        f"{found.prompt_speed:.0f} tokens of a prompt a second, {found.reply_speed:.0f} of a reply;"
+        f" {found.threads} threads, batches of {found.batch_tokens}, flash attention {flash}"
+    )
 
 
 def _learning() -> Iterator[Finding]:

@@ -4,21 +4,20 @@ Takes tokens and gives text pieces; knows no chat template, no HTTP and no ledge
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import psutil
 
 from acclimate.daemon.contexts import BASE, Contexts
 from acclimate.daemon.decode import Lane, Meter
 from acclimate.daemon.sampling import Sampler
 from acclimate.daemon.stream import Job, Request, Stream
+from acclimate.daemon.tuning import Tuning, default_threads
 from acclimate.store.errors import AcclimateError, EngineError
 
 LOG = logging.getLogger("acclimate.engine")
@@ -29,18 +28,14 @@ class Busy(EngineError):
     """Too many requests wait already."""
 
 
-def default_threads() -> int:
-    """Physical cores that this process may use: a second thread a core slows decoding down."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(allowed or 1, psutil.cpu_count(logical=False) or allowed or 1))
-
-
 class Engine:
     """Serves one base model and its adapters by continuous batching.
 
     `context_tokens` is each context's KV pool, shared by up to `sequences` requests at a time;
     `max_contexts` bounds how many idle contexts are kept beside busy ones; a context other than
-    the live one is freed after `idle_context_seconds`. With `prompt_lookup` tokens are guessed from
+    the live one is freed after `idle_context_seconds`, that too after `idle_unload_seconds` (0:
+    never); `gpu_layers` of the model are computed by a graphics processor, "auto": all, if there is
+    one. Without `threads` the `tuning` says how many. With `prompt_lookup` tokens are guessed from
     what stands before, where that pays; a reply is the same with and without.
 
     Any thread may call any method; `load`, `set_live` and `logits` take tens of milliseconds, so
@@ -58,19 +53,25 @@ class Engine:
         mmap: bool = True,
         queue_limit: int = 64,
         idle_context_seconds: float = 60.0,
+        idle_unload_seconds: float = 0.0,
+        gpu_layers: int | Literal["auto"] = "auto",
         prompt_lookup: bool = True,
+        tuning: Tuning | None = None,
     ) -> None:
         self._path = model_path
         self._mmap = mmap
         self._queue_limit = queue_limit
-        self._threads = threads or default_threads()
+        tuning = tuning or Tuning(threads=default_threads())
+        self._threads = threads or tuning.threads
         self._meter = Meter()
         self._contexts = Contexts(
             context_tokens=context_tokens,
             sequences=sequences,
-            threads=self._threads,
+            tuning=replace(tuning, threads=self._threads),
             max_contexts=max_contexts,
             idle_context_seconds=idle_context_seconds,
+            idle_unload_seconds=idle_unload_seconds,
+            gpu_layers=gpu_layers,
             prompt_lookup=prompt_lookup,
             meter=self._meter,
         )

@@ -6,7 +6,7 @@ Owns native memory and turns null pointers into errors; knows no requests and no
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -20,8 +20,12 @@ NO_SLOT = 1  # llama_decode: no room in the KV cache, nothing was changed
 class Model:
     """One GGUF in memory. Freeing it frees every adapter loaded for it."""
 
-    def __init__(self, path: Path, *, mmap: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, mmap: bool = True, gpu_layers: int | Literal["auto"] = "auto"
+    ) -> None:
         params = model_params()
+        if gpu_layers != "auto":  # llama.cpp's own choice: all that fit
+            params.n_gpu_layers = gpu_layers
         params.load_mode = (
             llama_cpp.LLAMA_LOAD_MODE_MMAP if mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
         )
@@ -160,17 +164,21 @@ class Context:
         sequences: int = 1,
         batch: int = 256,
         threads: int = 1,
+        flash_attention: bool | None = None,
         embeddings: bool = False,
         pooled: bool = True,
         outputs: int | None = None,
     ) -> None:
         """`outputs` bounds how many tokens of a batch have logits: by default one a sequence.
-        Of `embeddings` that are not `pooled` each token has its own (`states`)."""
+        `flash_attention` None leaves it to llama.cpp. Of `embeddings` that are not `pooled` each
+        token has its own (`states`)."""
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = tokens
         params.n_batch = params.n_ubatch = batch
         params.n_seq_max = sequences
         params.n_threads = params.n_threads_batch = threads
+        if flash_attention is not None:
+            params.flash_attn_type = int(flash_attention)
         params.kv_unified = True
         params.no_perf = True
         params.embeddings = embeddings

@@ -3,14 +3,22 @@
 Reads the parts when it is asked; keeps only the counters of requests itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from acclimate.daemon.core import Core
+from acclimate.daemon.decode import DURATIONS
 from acclimate.store import buffer, ledger
 
 _ENGINE_COUNTERS = {
@@ -23,6 +31,10 @@ _ENGINE_COUNTERS = {
     "cancelled": "Replies that the client left",
     "failed": "Replies that failed",
     "swaps": "Moves of live in the engine",
+}
+_ENGINE_DURATIONS = {
+    "first_token": "From a request to the first token of its reply",
+    "reply": "From a request to the last token of its reply",
 }
 _ENGINE_GAUGES = {"active": "Replies being written", "waiting": "Requests that wait"}
 
@@ -61,6 +73,8 @@ class _Parts(Collector):
                 yield CounterMetricFamily(f"acclimate_engine_{name}", text, value=stats[name])
             for name, text in _ENGINE_GAUGES.items():
                 yield GaugeMetricFamily(f"acclimate_engine_{name}", text, value=stats[name])
+            for name, text in _ENGINE_DURATIONS.items():
+                yield _histogram(f"acclimate_engine_{name}_seconds", text, stats[name])
         examples = GaugeMetricFamily("acclimate_examples", "Examples by state", labels=["state"])
         for state, count in buffer.counts(core.db).items():
             examples.add_metric([state], count)
@@ -68,6 +82,12 @@ class _Parts(Collector):
         yield GaugeMetricFamily("acclimate_index_vectors", "Vectors", value=core.index.size)
         live = ledger.live(core.db)
         yield GaugeMetricFamily("acclimate_live_version", "Live adapter, 0: base", value=live or 0)
+
+
+def _histogram(name: str, text: str, found: Mapping[str, Any]) -> HistogramMetricFamily:
+    bounds = [*map(str, DURATIONS), "+Inf"]
+    buckets = list(zip(bounds, accumulate(found["counts"]), strict=True))
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=found["seconds"])
 
 
 class Counted:

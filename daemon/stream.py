@@ -5,6 +5,7 @@ Any thread or event loop may read a stream; knows no model.
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,7 @@ class Job:
         self.cancelled = False
         self.started = False
         self.ended = False
+        self.asked = time.monotonic()
 
     @property
     def generated(self) -> int:

@@ -9,13 +9,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from acclimate.daemon import decode
+from acclimate.daemon import decode, tuning
 from acclimate.daemon.decode import Lane, Meter, common_prefix
 from acclimate.daemon.engine import Busy, Engine
 from acclimate.daemon.sampling import Sampling
@@ -428,6 +429,44 @@ def test_contexts_are_made_again_when_needed_and_let_go_when_not(
         wait_until(lambda: len(engine.stats()["contexts"]) == 2)
     finally:
         engine.stop()
+
+
+def test_the_live_context_is_let_go_after_long_rest_and_made_again(tiny_llama: Path) -> None:
+    engine = make_engine(tiny_llama, idle_unload_seconds=0.2)
+    try:
+        first = reply(engine.submit(ask(PROMPT, max_tokens=5)))
+        wait_until(lambda: engine.stats()["contexts"] == [])
+        assert reply(engine.submit(ask(PROMPT, max_tokens=5))) == first
+        assert engine.stats()["contexts"] == ["base"]
+    finally:
+        engine.stop()
+
+
+def test_the_engine_is_measured_in_a_process_of_its_own(tiny_llama: Path, tmp_path: Path) -> None:
+    found = tuning.measure(tiny_llama, tmp_path / "engine.json")
+    assert found is not None
+    assert found == tuning.read(tmp_path / "engine.json")
+    assert min(found.prompt_speed, found.reply_speed) > 0
+    tuned = make_engine(tiny_llama, threads=None, tuning=replace(found, batch_tokens=64))
+    plain = make_engine(tiny_llama)
+    try:
+        assert tuned.stats()["threads"] == found.threads
+        long = PROMPT * 20
+        replies = [reply(e.submit(ask(long, max_tokens=8))) for e in (tuned, plain)]
+        assert replies[0] == replies[1]
+    finally:
+        tuned.stop()
+        plain.stop()
+
+
+def test_durations_are_counted_of_what_somebody_waited_for(engine: Engine) -> None:
+    reply(engine.submit(ask(PROMPT, max_tokens=3)))
+    reply(engine.submit(ask(PROMPT, max_tokens=3, background=True)))
+    stats = engine.stats()
+    for name in ("first_token", "reply"):
+        assert sum(stats[name]["counts"]) == 1
+        assert stats[name]["seconds"] > 0
+    assert stats["first_token"]["seconds"] <= stats["reply"]["seconds"]
 
 
 def test_unload_waits_for_running_replies(

@@ -615,7 +615,13 @@ def test_status_and_metrics_while_it_serves(served: Served) -> None:
     assert found["daemon"]["running"] and found["daemon"]["port"] == served.port
     assert found["daemon"]["memory_bytes"] > 10**6
     assert found["engine"]["live"] == "base"
-    assert "acclimate_engine_generated_tokens_total" in served.http.get("/metrics").text
+    assert served.ask().status_code == 200
+    text = served.http.get("/metrics").text
+    assert "acclimate_engine_generated_tokens_total" in text
+    for name in ("first_token", "reply"):
+        counted = re.search(rf"^acclimate_engine_{name}_seconds_count ([0-9.]+)$", text, re.M)
+        assert counted is not None and float(counted[1]) > 0
+        assert f'acclimate_engine_{name}_seconds_bucket{{le="+Inf"}} {counted[1]}' in text
 
 
 def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(served: Served) -> None:
