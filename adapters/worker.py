@@ -26,7 +26,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from acclimate.adapters import anchors as anchoring
-from acclimate.adapters import evaluate, export, pace, voice
+from acclimate.adapters import evaluate, export, lora, pace, voice
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.exposure import made_up
 from acclimate.adapters.gate import Limits, Measures, Verdict, gate
@@ -392,7 +392,7 @@ class Worker:
         folder = self.folder / CANDIDATE_DIR
         folder.mkdir(exist_ok=True)
         export.save_peft(self.model, folder)
-        export.write_gguf(
+        lora.write_gguf(
             folder,
             folder / "adapter.gguf",
             architecture=self.prompt.architecture,
