@@ -123,7 +123,7 @@ class Worker:
             snapshot.training.alpha,
             tuple(range(chosen.boundary, base.config.num_hidden_layers)),
             snapshot.training.modules,
-        )
+        ).over(snapshot.parent)
         model = add_lora(base, shape, snapshot.parent)
         split = Split(model, chosen.boundary)
         split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
@@ -434,6 +434,7 @@ class Worker:
                 {"name": c.name, "passed": c.passed, "reason": c.reason} for c in verdict.checks
             ],
             "training": self.snapshot.training.model_dump(),
+            "rank": shape.rank,
             "layers": list(shape.layers),
             "layers_chosen": chosen.how,
             "layer_scores": chosen.scores,

@@ -343,6 +343,10 @@ class Rounds:
         Raises AdapterError when what llama.cpp serves is not what the worker measured, RoundError
         when one of its examples was forgotten meanwhile.
         """
+        with self._switch.publishing:
+            return self._publish(round_id, folder, snapshot, result)
+
+    def _publish(self, round_id: int, folder: Path, snapshot: Snapshot, result: Result) -> str:
         version = ledger.next_version(self._db)
         name = version_name(version)
         candidate = folder / CANDIDATE_DIR

@@ -13,7 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from acclimate.daemon import routes_messages, routes_openai, routes_own, routes_text
+from acclimate.daemon import (
+    routes_adapters,
+    routes_messages,
+    routes_openai,
+    routes_own,
+    routes_text,
+)
 from acclimate.daemon.core import Core
 from acclimate.daemon.guard import Guard
 from acclimate.daemon.metrics import Counted, Metrics
@@ -52,6 +58,7 @@ def unguarded(core: Core) -> Starlette:
             *routes_text.routes(core),
             *routes_messages.routes(core),
             *routes_own.routes(core),
+            *routes_adapters.routes(core),
         ],
         middleware=[Middleware(Counted, metrics=metrics)],
         exception_handlers={HTTPException: unrouted},
