@@ -215,7 +215,12 @@ def _times(b: Matrix, scaling: float) -> Matrix:
 
 
 def _from_gguf(path: Path, base: Header, base_sha256: str) -> Foreign:
-    header = gguf_check.check_adapter(path, base)
+    try:
+        header = gguf_check.check_adapter(path, base)
+    except AdapterError as error:
+        raise AdapterError(
+            error.message, "give a LoRA's GGUF that was made for this base"
+        ) from None
     made_for = header.metadata.get(BASE_KEY)
     if made_for is not None and made_for != base_sha256:
         raise AdapterError(
