@@ -14,11 +14,13 @@ import httpx
 import numpy as np
 import pytest
 import real_daemon
+from lessons import taught
 from real_daemon import RealDaemon
 from starlette.testclient import TestClient
 
 from acclimate.adapters.lora import CONFIG, WEIGHTS
 from acclimate.adapters.prompt import Prompt
+from acclimate.adapters.snapshot import Snapshot, Training
 from acclimate.daemon import exporting, importing, models, trial
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core
@@ -341,6 +343,40 @@ def test_llama_cpps_clients_see_and_set_scales(
     assert [swap.reason for swap in ledger.swaps(place.db)] == ["rollback"] * 3
 
 
+# Rounds on it
+
+
+def test_what_it_brought_is_not_held_against_a_round(
+    tmp_path: Path, tiny_llama: Path, tiny_adapter: Callable[..., Path]
+) -> None:
+    sha256 = sha256_file(tiny_llama)
+    for name in ("parent", "round"):
+        (tmp_path / name).mkdir()
+    trial.fit(tiny_adapter(5, size=0.1, rank=3), tiny_llama, sha256, tmp_path / "parent")
+    limit = 0.05
+    snapshot = Snapshot(
+        round=1,
+        seed=1,
+        threads=1,
+        base=tiny_llama,
+        base_sha256=sha256,
+        anchor_cache=tmp_path / "anchors",
+        parent=tmp_path / "parent",
+        parent_version=1,
+        brought=None,
+        training=Training(exposures=10, learning_rate=0.005),
+        limits={"max_general_rise_parent": 0.7, "max_general_rise_base": limit},
+        new=[taught(n, "What is my dog called?", "Rex.") for n in (1, 2)],
+    )
+    (tmp_path / "round" / "snapshot.json").write_text(snapshot.model_dump_json())
+    command = [sys.executable, "-m", "acclimate.adapters.worker", str(tmp_path / "round")]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    result = json.loads((tmp_path / "round" / "result.json").read_text())
+    assert result["accepted"], result["reasons"]
+    against = result["measures"]["general_base"]
+    assert limit < against["after"] - against["before"] < result["card"]["brought"]
+
+
 # A real daemon
 
 
@@ -400,7 +436,7 @@ def test_a_round_goes_on_from_an_imported_adapter(
         assert ended["state"] == "accepted", ended
         found = daemon.call("GET", "/v1/adapters/v0002")
         assert (found["lineage"], found["live"]) == (["v0002", "v0001", "base"], True)
-        assert found["card"]["rank"] == 3
+        assert found["card"]["rank"] == 3 and found["card"]["brought"] > 0
         assert found["card"]["modules"] == ["gate_proj", "up_proj", "down_proj", "v_proj"]
         history = cli(daemon_home, "history").stdout
         assert "imported: tone.gguf" in history and "accepted" in history
