@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,13 @@ class Place:
 
     def says(self, model: str) -> str:
         return str(self.ask(model)["choices"][0]["message"]["content"])
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -266,6 +275,19 @@ def test_a_disk_without_room_is_told_of(
 
     monkeypatch.setattr(importing.shutil, "disk_usage", lambda _: Full)
     assert "no room" in place.refused(tone)
+
+
+def test_one_at_a_time_and_no_number_twice(place: Place, tone: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with place.core.switch.publishing:  # as a round does that is being published
+            first = pool.submit(place.take, tone, name="tone")
+            wait_until(lambda: any(place.home.adapters.glob(".tmp-*/adapter.gguf")))
+            second = place.take(tone)
+            assert (second.status_code, second.json()["error"]["code"]) == (429, "busy")
+            assert not first.done() and ledger.adapters(place.db) == []
+        assert first.result().json()["version"] == "v0001"
+    assert place.take(tone, name="tone").json()["error"]["code"] == "adapter_error"
+    assert place.take(tone).json()["version"] == "v0002"
 
 
 # Other programs' ways
