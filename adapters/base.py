@@ -5,6 +5,7 @@ Knows nothing of examples or losses.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from torch.nn import functional
 
 from acclimate.adapters import attention
 from acclimate.adapters.beside import beside
+from acclimate.adapters.lora import CONFIG
 from acclimate.adapters.losses import Part
 from acclimate.adapters.prompt import Encoded
 from acclimate.adapters.snapshot import Precision
@@ -53,6 +55,22 @@ class LoraShape:
     alpha: float
     layers: tuple[int, ...]
     modules: tuple[str, ...] = ALL_LINEAR
+
+    def over(self, parent: Path | None) -> LoraShape:
+        """The same, as a parent (a PEFT folder) asks for: with its rank, and its modules too.
+
+        One that was made elsewhere may have other ones than rounds give.
+        """
+        if parent is None:
+            return self
+        config = json.loads((parent / CONFIG).read_bytes())
+        more = sorted({*config["target_modules"]} - {*self.modules})
+        return replace(
+            self,
+            rank=int(config["r"]),
+            alpha=float(config["lora_alpha"]),
+            modules=(*self.modules, *more),
+        )
 
 
 def load_base(path: Path, precision: Precision = "float32") -> transformers.PreTrainedModel:

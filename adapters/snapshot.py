@@ -107,7 +107,8 @@ class Snapshot(_Model):
     """Everything that a round depends on. Paths are absolute, or relative to the round's folder.
 
     `by_pace`: nothing is known of this machine yet; the worker measures it, and trains in what it
-    finds instead of `precision`.
+    finds instead of `precision`. `brought`: by how much the adapter from elsewhere that the lineage
+    begins with raised general NLL, in nats a token; None: the parent is that one, to be measured.
     """
 
     round: int
@@ -121,6 +122,7 @@ class Snapshot(_Model):
     checkpoint: Path | None = None
     parent: Path | None = None
     parent_version: int | None = None
+    brought: float | None = 0.0
     training: Training = Training()
     limits: dict[str, float] = {}
     new: list[Taught]

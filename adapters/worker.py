@@ -26,10 +26,10 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from acclimate.adapters import anchors as anchoring
-from acclimate.adapters import evaluate, export, pace, voice
+from acclimate.adapters import evaluate, export, lora, pace, voice
 from acclimate.adapters.base import Activations, LoraShape, Split, add_lora, load_base
 from acclimate.adapters.exposure import made_up
-from acclimate.adapters.gate import Limits, Measures, Verdict, gate
+from acclimate.adapters.gate import Limits, Measures, Verdict, gate, upper_bound
 from acclimate.adapters.layers import Choice, choose
 from acclimate.adapters.material import Material, beside, prepare
 from acclimate.adapters.passages import with_cue
@@ -123,7 +123,7 @@ class Worker:
             snapshot.training.alpha,
             tuple(range(chosen.boundary, base.config.num_hidden_layers)),
             snapshot.training.modules,
-        )
+        ).over(snapshot.parent)
         model = add_lora(base, shape, snapshot.parent)
         split = Split(model, chosen.boundary)
         split.check([lesson.wordings[0].tokens for lesson in material.lessons[:3]])
@@ -221,6 +221,11 @@ class Worker:
             with self.model.disable_adapter():
                 self.base_general = evaluate.sequence_nll(self.split, self.general_rows)
                 self.base_next = evaluate.next_logp(self.split, self.canary_prompts)
+        brought = self.snapshot.brought
+        if brought is None:
+            rise = [b - a for a, b in zip(self.base_general, self.before["general"], strict=True)]
+            brought = max(0.0, upper_bound(rise))
+        self.brought = brought
 
     def _train(self, material: Material, long: Sequence[Anchor], short: Sequence[Anchor]) -> Trace:
         """Raises Diverged."""
@@ -280,6 +285,9 @@ class Worker:
     def _measure(self) -> tuple[Verdict, Measures]:
         """Gates the candidate at full scale; if it forgets too much, at the largest that fits."""
         limits = Limits(**self.snapshot.limits)
+        # What the person's own choice of an adapter has cost is not this round's doing.
+        most = limits.max_general_rise_base + self.brought
+        limits = replace(limits, max_general_rise_base=most)
         full = self._try(1.0, limits)
         if full[0].accepted or any(not c.passed and c.name not in SCALABLE for c in full[0].checks):
             return full
@@ -392,7 +400,7 @@ class Worker:
         folder = self.folder / CANDIDATE_DIR
         folder.mkdir(exist_ok=True)
         export.save_peft(self.model, folder)
-        export.write_gguf(
+        lora.write_gguf(
             folder,
             folder / "adapter.gguf",
             architecture=self.prompt.architecture,
@@ -434,6 +442,8 @@ class Worker:
                 {"name": c.name, "passed": c.passed, "reason": c.reason} for c in verdict.checks
             ],
             "training": self.snapshot.training.model_dump(),
+            "brought": self.brought,
+            "rank": shape.rank,
             "layers": list(shape.layers),
             "layers_chosen": chosen.how,
             "layer_scores": chosen.scores,

@@ -1,4 +1,4 @@
-"""Commands about learning: learn, history, show, diff, rollback, pin, unpin, export.
+"""Commands about learning: learn, history, show, diff, rollback, pin, unpin, export, import.
 
 Knows no weights: it asks the home's operations, and copies finished files.
 """
@@ -195,6 +195,27 @@ def export(
         written = exporting.copy(home, name, known, destination, to)
     data = {"version": name, "to": to, "files": [str(path) for path in written]}
     s.show(data, lambda _: "\n".join(f"{name} → {path}" for path in written))
+
+
+@app.command(
+    "import",
+    rich_help_panel=_PANEL,
+    epilog=example("acclimate import ./my-adapter", "acclimate import tone.gguf --name tone"),
+)
+def import_(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A PEFT folder, or a LoRA in GGUF.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="What `model` may call it besides its version.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take in an adapter from elsewhere, checked against the base; it is not made live."""
+    s = session(ctx, as_json)
+    with s.client() as client:
+        found = client.post("/v1/adapters", {"path": str(path.absolute()), "name": name})
+    version = found["version"]
+    s.show(found, lambda _: f"{path} is {version}; serve it: acclimate rollback {version}")
 
 
 def _resolve(client: "Client", name: str) -> str:

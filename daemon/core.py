@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from acclimate.adapters.prompt import Prompt
-from acclimate.daemon import history, status
+from acclimate.daemon import history, importing, status
 from acclimate.daemon.bodies import ChatRequest, TextRequest
 from acclimate.daemon.completion import BadRequest, Completion, Reply, passage_of
 from acclimate.daemon.config import Config
@@ -28,6 +28,7 @@ from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.stream import Stream
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, conversations, ledger, receipts, sources
+from acclimate.store import names as adapter_names
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, EngineError, NotFound
 from acclimate.store.files import Home, version_name
@@ -145,12 +146,13 @@ class Core:
         return embeddings(asked, self.embedder, self.config.models.embedder)
 
     def models(self) -> list[dict[str, Any]]:
-        """What `model` may be: live, base, and every adapter that is whole."""
+        """What `model` may be: live, base, and every adapter that is whole, by its names too."""
         live = ledger.live(self.db)
         adapters = [a for a in ledger.adapters(self.db) if a.state == "ok"]
         made = {a.version: int(a.created_at) for a in adapters}
         names: list[tuple[str, int | None]] = [("live", live), ("base", None)]
         names += [(version_name(a.version), a.version) for a in reversed(adapters)]
+        names += [(n, v) for n, v in adapter_names.names(self.db).items() if v in made]
         return [
             {
                 "id": name,
@@ -282,6 +284,15 @@ class Core:
         return receipt_of(receipts.receipt(self.db, number))
 
     # Rounds and history
+
+    def import_adapter(self, path: str, name: str | None, **how: bool) -> dict[str, Any]:
+        """Take in an adapter from elsewhere, which is not made live; its row.
+
+        Raises BadRequest, NotFound, AdapterError, ModelError, Busy.
+        """
+        file = _absolute(path)
+        version = importing.take(self.home, self.config, self.db, self.switch, file, name, **how)
+        return history.show(self.db, version_name(version))
 
     def start_round(self) -> dict[str, Any]:
         """Begin a round now. Raises NotRunning, RoundError."""

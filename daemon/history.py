@@ -6,7 +6,7 @@ Reads the store only; knows no engine.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from acclimate.store import buffer, carried, ledger, sources
+from acclimate.store import buffer, carried, ledger, names, sources
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, NotFound
 from acclimate.store.files import parse_version, version_name
@@ -38,12 +38,17 @@ def history(db: Db, limit: int = 50) -> dict[str, Any]:
     live = ledger.live(db)
     lost = ledger.taken_back(db)
     adapters = ledger.adapters(db, limit)[::-1]
-    made_by = ledger.rounds_of(db, (a.round_id for a in adapters))
+    made_by = ledger.rounds_of(db, (a.round_id for a in adapters if a.round_id is not None))
+    called = _called(db)
     return {
         "live": name_of(live),
         "pinned": ledger.pinned(db),
         "adapters": [
-            adapter_of(a, made_by.get(a.round_id), live, lost.get(a.version)) for a in adapters
+            {
+                **adapter_of(a, made_by.get(a.round_id or 0), live, lost.get(a.version)),
+                "names": called.get(a.version, []),
+            }
+            for a in adapters
         ],
         "rounds": [round_of(r) for r in ledger.rounds(db, limit)],
         "swaps": [
@@ -75,11 +80,13 @@ def _taken_back(swap: ledger.Swap) -> str:
 def adapter_of(
     a: ledger.Adapter, made_by: ledger.Round | None, live: int | None, lost: ledger.Swap | None
 ) -> dict[str, Any]:
-    """One adapter as a row of `history`; `lost` is the swap that took it back."""
+    """One adapter as a row of `history`; `lost` is the swap that took it back. `imported` says
+    where it came from, of one that no round made."""
     return {
         "version": name_of(a.version),
         "parent": name_of(a.parent),
         "round": a.round_id,
+        "imported": a.card.get("imported") if a.round_id is None else None,
         "live": a.version == live,
         "state": a.state,
         "retired": a.reason,
@@ -140,6 +147,7 @@ def show(db: Db, name: str) -> dict[str, Any]:
     documents = {buffer.get(db, example_id).document_id for example_id in taught} - {None}
     return {
         **adapter_of(a, _round_of(db, a), ledger.live(db), ledger.taken_back(db).get(version)),
+        "names": _called(db).get(version, []),
         "lineage": [*(name_of(v) for v in line), BASE],
         "card": a.card,
         "taught": _by_source(db, taught),
@@ -207,7 +215,15 @@ def _adapter(name: str) -> int:
 
 
 def _round_of(db: Db, a: ledger.Adapter) -> ledger.Round | None:
-    return ledger.rounds_of(db, [a.round_id]).get(a.round_id)
+    return None if a.round_id is None else ledger.rounds_of(db, [a.round_id]).get(a.round_id)
+
+
+def _called(db: Db) -> dict[int, list[str]]:
+    """Versions that have names, with them."""
+    found: dict[int, list[str]] = {}
+    for name, version in names.names(db).items():
+        found.setdefault(version, []).append(name)
+    return found
 
 
 def _beside(

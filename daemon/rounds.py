@@ -219,6 +219,7 @@ class Rounds:
                 checkpoint=self._home.checkpoint,
                 parent=None if parent is None else self._home.adapter_dir(parent),
                 parent_version=parent,
+                brought=_brought(on),
                 training=Training(
                     rank=self._config.rank,
                     alpha=2.0 * self._config.rank,
@@ -343,6 +344,10 @@ class Rounds:
         Raises AdapterError when what llama.cpp serves is not what the worker measured, RoundError
         when one of its examples was forgotten meanwhile.
         """
+        with self._switch.publishing:
+            return self._publish(round_id, folder, snapshot, result)
+
+    def _publish(self, round_id: int, folder: Path, snapshot: Snapshot, result: Result) -> str:
         version = ledger.next_version(self._db)
         name = version_name(version)
         candidate = folder / CANDIDATE_DIR
@@ -631,7 +636,16 @@ def _held(adapter: ledger.Adapter | None) -> Held | None:
     weight = (adapter.card.get("training") or {}).get("kl_weight")
     if not measured or not weight:
         return None
-    return Held(weight, measured["after"] - measured["before"], adapter.scale)
+    risen = measured["after"] - measured["before"] - (_brought(adapter) or 0.0)
+    return Held(weight, risen, adapter.scale)
+
+
+def _brought(adapter: ledger.Adapter | None) -> float | None:
+    """What general text lost to the adapter from elsewhere that this one descends from, in nats a
+    token; None of that one itself, of which nothing was measured yet."""
+    if adapter is None:
+        return 0.0
+    return adapter.card.get("brought", 0.0) if adapter.round_id is not None else None
 
 
 def _exit_word(code: int | None) -> str:

@@ -18,11 +18,10 @@ from acclimate.daemon.events import NDJSON, EventStream, whole
 from acclimate.daemon.ollama import ChatBody, EmbedBody, GenerateBody, ShowBody, stamp
 from acclimate.daemon.stream import Stream
 from acclimate.daemon.tools import Reading
-from acclimate.daemon.wire import Described, Endpoint, answers, blocking, checked, error_body
+from acclimate.daemon.wire import Described, Endpoint, Work, answers, blocking, checked, error_body
 from acclimate.store.errors import AcclimateError, EngineError
 
 Shape = Callable[[str], dict[str, Any]]
-Work = Callable[..., Awaitable[Response]]
 
 
 def routes(core: Core) -> list[Described]:

@@ -12,7 +12,14 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from acclimate.daemon import routes_messages, routes_ollama, routes_openai, routes_own, routes_text
+from acclimate.daemon import (
+    routes_adapters,
+    routes_messages,
+    routes_ollama,
+    routes_openai,
+    routes_own,
+    routes_text,
+)
 from acclimate.daemon.core import Core
 from acclimate.daemon.guard import Guard
 from acclimate.daemon.metrics import Counted, Metrics
@@ -56,6 +63,7 @@ def unguarded(core: Core) -> Starlette:
         *routes_messages.routes(core),
         *routes_ollama.routes(core),
         *routes_own.routes(core),
+        *routes_adapters.routes(core),
     ]
     return Starlette(
         routes=described,

@@ -3,6 +3,7 @@
 Knows files, hashes and names; does not know why it moves.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,9 +13,9 @@ import structlog
 from acclimate.daemon import history
 from acclimate.daemon.contexts import LIVE
 from acclimate.daemon.engine import Engine
-from acclimate.store import ledger
+from acclimate.store import ledger, names
 from acclimate.store.db import Db
-from acclimate.store.errors import AcclimateError, AdapterError, RoundError
+from acclimate.store.errors import AcclimateError, AdapterError, NotFound, RoundError
 from acclimate.store.files import Home, sha256_file, version_name
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,8 @@ class Switch:
         self._engine = engine
         self.base_sha256 = base_sha256
         self._moving = threading.RLock()
+        # Held by whoever gives a new adapter its number, until it is in the ledger.
+        self.publishing = threading.RLock()
 
     def set_live(self, name: str | None) -> dict[str, Any]:
         """Serve an adapter or "base"; None is the nearest whole ancestor of the live one.
@@ -100,15 +103,34 @@ class Switch:
     def provide(self, engine: Engine, model: str) -> str:
         """The engine's name for a request's `model`, with its adapter in memory.
 
-        Raises NotFound, AdapterError.
+        `model` may be a name that an adapter was given. Raises NotFound, AdapterError.
         """
         if model in ALIASES:
             return LIVE
-        version = history.version_of(model)
+        try:
+            version = history.version_of(model)
+        except NotFound:
+            version = names.version_of(self._db, model)
+            if version is None:
+                raise
+            model = version_name(version)
         if version is not None and model not in engine.adapters:
             with self._moving:
                 self.load(version)
         return model
+
+    def unname(self, name: str) -> int:
+        """Take a name away, and let the engine forget the adapter unless it is live; its version.
+
+        Raises NotFound.
+        """
+        with self._moving:
+            version = names.take_away(self._db, name)
+            loaded = version_name(version)
+            if self._engine is not None and self._engine.live != loaded:
+                with contextlib.suppress(NotFound):  # it was not in memory
+                    self._engine.unload(loaded)
+        return version
 
     def load(self, version: int | None) -> None:
         """Check an adapter against the ledger and bring it into memory, where an engine is."""

@@ -40,7 +40,11 @@ def forgetting(measures: Data) -> str:
 
 def history(data: Data) -> RenderableType:
     """Adapters and the rounds that gave none, newest first."""
-    rows = [(a["round"], _adapter_row(a, bool(data.get("pinned")))) for a in data["adapters"]]
+    rows, last = [], 0
+    for a in data["adapters"][::-1]:  # one that no round made stands above the one before it
+        last = a["round"] or last
+        rows.append((last, _adapter_row(a, bool(data.get("pinned")))))
+    rows.reverse()
     rows += [(r["round"], _round_row(r)) for r in data["rounds"] if r["state"] != "accepted"]
     if not rows:
         return Text("no round yet; teach it something, then: acclimate learn --wait", style="dim")
@@ -59,14 +63,19 @@ def _adapter_row(a: Data, pinned: bool) -> tuple[str, ...]:
     mark = "" if not a.get("live") else "[green]◆[/]" if pinned else "[green]●[/]"
     return (
         mark,
-        cell(a["version"]),
+        cell(" ".join([a["version"], *a.get("names", [])])),
         age(a.get("created_at")),
         cell(a.get("parent") or "base"),
         _taught(a),
         gain(a.get("measures") or {}),
         forgetting(a.get("measures") or {}),
-        "accepted" if (state := _state(a)) == "ok" else f"[yellow]{cell(state)}[/]",
+        _verdict(a) if (state := _state(a)) == "ok" else f"[yellow]{cell(state)}[/]",
     )
+
+
+def _verdict(a: Data) -> str:
+    where = a.get("imported")
+    return f"imported: {cell(where['file'])}" if where else "accepted"
 
 
 def _state(a: Data) -> str:
@@ -124,9 +133,11 @@ def adapter(data: Data) -> RenderableType:
     head = facts(
         [
             ("adapter", f"{data['version']} ({state})"),
+            ("names", " ".join(data.get("names") or [])),
             ("descends from", " ← ".join(map(str, data.get("lineage") or []))),
             ("age", age(data.get("created_at"))),
-            ("round", data.get("round")),
+            ("round", data.get("round") or ""),
+            ("imported", _imported(data.get("imported"), card)),
             ("examples", counts(data.get("examples") or {})),
             ("inherited", data.get("inherited") or ""),
             ("redacted", _redacted(data)),
@@ -144,6 +155,10 @@ def adapter(data: Data) -> RenderableType:
     if taught := data.get("taught"):
         parts += [Text("\nlearned", style="bold"), _examples(taught)]
     return Group(*parts)
+
+
+def _imported(where: Data | None, card: Data) -> str:
+    return f"{where['file']} ({where['format']}), rank {card.get('rank')}" if where else ""
 
 
 def _scope(card: Data) -> str:

@@ -38,6 +38,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
+Work = Callable[..., Awaitable[Response]]  # of a request and, where it has one, its body or query
 
 # status and code of each kind; the first that fits counts.
 _KINDS: tuple[tuple[type[AcclimateError], int, str], ...] = (
@@ -128,7 +129,7 @@ class Described(Route):
         self,
         method: str,
         path: str,
-        work: Callable[..., Awaitable[Response]],
+        work: Work,
         says: str,
         *,
         body: type[BaseModel] | None = None,

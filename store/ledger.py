@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from acclimate.store import carried
+from acclimate.store import carried, names
 from acclimate.store.balance import ALIKE, TAKEN_BACK
 from acclimate.store.buffer import FORGOTTEN
 from acclimate.store.db import Db, ids
@@ -49,7 +49,7 @@ class Round:
 class Adapter:
     version: int
     parent: int | None
-    round_id: int
+    round_id: int | None  # None: it was made elsewhere
     sha256: str  # of adapter.gguf
     scale: float
     card: dict[str, Any]
@@ -192,6 +192,30 @@ def publish(
             carried.wait_again(conn, [version], serving)
         else:
             _move_live(conn, version, "round")
+
+
+def adopt(
+    db: Db,
+    version: int,
+    sha256: str,
+    card: Mapping[str, Any],
+    name: str | None = None,
+    *,
+    take_over: bool = False,
+) -> None:
+    """Add an adapter that no round made, whose folder is in place already; live stays.
+
+    Its parent is the base. Raises NameTaken, unless the name is to be taken over.
+    """
+    version_name(version)
+    with db.write() as conn:
+        conn.execute(
+            "INSERT INTO adapters(version, sha256, scale, card, created_at) VALUES (?, ?, 1, ?, ?)",
+            (version, sha256, json.dumps(dict(card)), time.time()),
+        )
+        if name is not None:
+            names.give(db, name, version, take_over=take_over)
+        failpoint("adopt.recorded")
 
 
 def live(db: Db) -> int | None:

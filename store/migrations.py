@@ -335,6 +335,20 @@ UPDATE chunks SET compared = 1;
 CREATE INDEX chunks_not_compared ON chunks(id) WHERE compared = 0;
 """
 
+# An adapter from elsewhere was made by no round. SQLite drops a NOT NULL with its column only.
+_ELSEWHERE = """
+DROP INDEX adapters_by_round;
+ALTER TABLE adapters RENAME COLUMN round_id TO made_by;
+ALTER TABLE adapters ADD COLUMN round_id INTEGER REFERENCES rounds(id);
+UPDATE adapters SET round_id = made_by;
+ALTER TABLE adapters DROP COLUMN made_by;
+CREATE INDEX adapters_by_round ON adapters(round_id);
+CREATE TABLE adapter_names (
+    name TEXT PRIMARY KEY,
+    version INTEGER NOT NULL REFERENCES adapters(version)
+) WITHOUT ROWID;
+"""
+
 
 def m001_sources(db: Any) -> None:
     _run(db, _SOURCES)
@@ -396,6 +410,10 @@ def m015_updates(db: Any) -> None:
     _run(db, _UPDATES)
 
 
+def m016_elsewhere(db: Any) -> None:
+    _run(db, _ELSEWHERE)
+
+
 STEPS = (
     m001_sources,
     m002_chunks,
@@ -412,6 +430,7 @@ STEPS = (
     m013_sentences,
     m014_cues,
     m015_updates,
+    m016_elsewhere,
 )
 
 

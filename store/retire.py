@@ -60,7 +60,8 @@ def retire(db: Db, example_ids: Iterable[int]) -> Retired:
         )
         relearn = [row["id"] for row in waiting.fetchall()]
         for version in versions:
-            follow_surprise(conn, ledger.adapter(db, version).round_id)
+            if (round_id := ledger.adapter(db, version).round_id) is not None:
+                follow_surprise(conn, round_id)
         ended = _running(conn, db, forgotten, carriers)
         failpoint("forget.retired")
     return Retired(versions, before, ledger.live(db), unpinned, ended, relearn)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from lessons import taught
 
-from acclimate.adapters import anchors, evaluate, export
+from acclimate.adapters import anchors, evaluate, export, lora
 from acclimate.adapters.base import (
     Activations,
     LoraShape,
@@ -95,7 +95,7 @@ def served_kl(base: Path, adapter: Path, prompt: Prompt, model: torch.nn.Module)
 def exported(model: Any, base_config: Any, architecture: str, folder: Path) -> Path:
     folder.mkdir()
     export.save_peft(model, folder)
-    export.write_gguf(
+    lora.write_gguf(
         folder,
         folder / "adapter.gguf",
         architecture=architecture,
@@ -156,13 +156,13 @@ def test_scaling_of_rslora_is_baked_in(tiny_llama: Path, tmp_path: Path) -> None
     randomise(model, 0.15)
     exported(model, plain.config, "llama", tmp_path / "a")
     config = tmp_path / "a" / "adapter_config.json"
-    assert export.peft_scaling(tmp_path / "a") == 2.0
+    assert lora.peft_scaling(tmp_path / "a") == 2.0
     settings = json.loads(config.read_text())
     config.write_text(json.dumps({**settings, "use_rslora": True}))
-    assert export.peft_scaling(tmp_path / "a") == 4.0
+    assert lora.peft_scaling(tmp_path / "a") == 4.0
     config.write_text(json.dumps({**settings, "rank_pattern": {"q_proj": 2}}))
     with pytest.raises(AdapterError, match="vary"):
-        export.peft_scaling(tmp_path / "a")
+        lora.peft_scaling(tmp_path / "a")
 
 
 def test_permutation_is_llama_cpps(tiny_llama: Path) -> None:
@@ -173,7 +173,7 @@ def test_permutation_is_llama_cpps(tiny_llama: Path) -> None:
     theirs = gguf.quants.dequantize(
         tensors["blk.0.attn_q.weight"].data, tensors["blk.0.attn_q.weight"].tensor_type
     )
-    np.testing.assert_allclose(export.permute(ours, plain.config.num_attention_heads), theirs)
+    np.testing.assert_allclose(lora.permute(ours, plain.config.num_attention_heads), theirs)
     assert not np.allclose(ours, theirs)
 
 

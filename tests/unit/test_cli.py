@@ -23,8 +23,8 @@ from acclimate.store.files import Home
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 CONTRACT = """
     init run status add examples learn ask chat search history show diff rollback pin unpin forget
-    export receipts portable doctor watch.add watch.list watch.remove feedback.good feedback.bad
-    feedback.edit feedback.list models.list models.pull models.use service.install
+    export import receipts portable doctor watch.add watch.list watch.remove feedback.good
+    feedback.bad feedback.edit feedback.list models.list models.pull models.use service.install
     service.uninstall service.status
 """
 
