@@ -5,7 +5,7 @@ Knows no HTTP. Replies are kept for feedback only: nothing here feeds the buffer
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,8 @@ class Completion:
     """Starts replies and keeps them. Every method blocks and may be called from any thread.
 
     Without a `scoping` the live adapter answers whatever "live" is asked; without a `cueing` as it
-    is asked. Without a `reader` the model itself reads the passages that it is shown.
+    is asked. `beneath` says what answers what lies outside its scope. Without a `reader` the model
+    itself reads the passages that it is shown.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class Completion:
         scoping: Scoping | None = None,
         cueing: Cueing | None = None,
         reader: Reader | None = None,
+        beneath: Callable[[str], str] = lambda _adapter: BASE,
     ) -> None:
+        self._beneath = beneath
         self._scoping = scoping
         self._cueing = cueing
         self._reader = reader
@@ -115,7 +118,7 @@ class Completion:
         inside = self._inside(live, messages)
         instead_of = live if inside is False else None
         if instead_of:
-            adapter = BASE
+            adapter = self._beneath(live)
         texts = [hit.text for hit in found.wider]
         cues = [] if form else self._cues(adapter, messages)
         passages, cue = agreeing(cues, found.near, found.wider, texts)

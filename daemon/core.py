@@ -137,6 +137,7 @@ class Core:
             self.scoping,
             self.cueing,
             self.reader,
+            lambda adapter: self.switch.beneath(engine, adapter),
         )
 
     def embeddings(self, asked: EmbeddingRequest) -> dict[str, Any]:

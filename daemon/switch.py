@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import structlog
 
 from acclimate.daemon import history
-from acclimate.daemon.contexts import LIVE
+from acclimate.daemon.contexts import BASE, LIVE
 from acclimate.daemon.engine import Engine
 from acclimate.store import ledger, names
 from acclimate.store.db import Db
@@ -118,6 +118,15 @@ class Switch:
             with self._moving:
                 self.load(version)
         return model
+
+    def beneath(self, engine: Engine, name: str) -> str:
+        """What was there before rounds taught an adapter: the one from elsewhere that they began
+        with, in memory, else the base. Raises AdapterError."""
+        version = history.version_of(name)
+        first = None if version is None else ledger.line(self._db, version)[-1]
+        if first is None or ledger.adapter(self._db, first).round_id is not None:
+            return BASE
+        return self.provide(engine, version_name(first))
 
     def unname(self, name: str) -> int:
         """Take a name away, and let the engine forget the adapter unless it is live; its version.

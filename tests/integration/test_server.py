@@ -624,20 +624,53 @@ def test_status_and_metrics_while_it_serves(served: Served) -> None:
         assert f'acclimate_engine_{name}_seconds_bucket{{le="+Inf"}} {counted[1]}' in text
 
 
-def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(served: Served) -> None:
-    def embed(texts: Sequence[str]) -> np.ndarray:
-        return np.array([[1.0, 0.0] if "my" in t else [0.0, 1.0] for t in texts], np.float32)
+def mine(texts: Sequence[str]) -> np.ndarray:
+    """Vectors by which what is said of the person is told from the rest."""
+    return np.array([[1.0, 0.0] if "my" in t else [0.0, 1.0] for t in texts], np.float32)
 
+
+def scoped(served: Served, version: int, embed: Callable[[Sequence[str]], np.ndarray]) -> Path:
+    """Gives an adapter a scope; the file."""
+    scope = served.home.adapter_dir(version) / SCOPE_FILE
+    scope.write_bytes(Scope("m", [1.0, -1.0], 0.0, 0.1).to_json())
+    general = General(served.home.cache, embed, "m")
+    cueing = Cueing(served.db, embed, general)
+    served.core.scoping = Scoping(served.home, embed, "m", general, cueing)
+    return scope
+
+
+def test_outside_the_scope_an_adapter_from_elsewhere_answers_where_rounds_began_with_it(
+    tmp_path: Path, tiny_llama: Path, tiny_adapter: Callable[..., Path]
+) -> None:
+    served = Served(tmp_path, tiny_llama)
+    try:
+        card = {"base_sha256": sha256_file(tiny_llama)}
+        for version in (1, 2):
+            folder = served.home.adapter_dir(version)
+            folder.mkdir()
+            file = folder / ledger.ADAPTER_FILE
+            shutil.copy(tiny_adapter(version), file)
+            if version == 1:
+                ledger.adopt(served.db, 1, sha256_file(file), card)
+            else:
+                made_by = ledger.start_round(served.db, 1, 1, [])
+                ledger.publish(served.db, made_by, 2, 1, sha256_file(file), 1.0, card, [])
+        scoped(served, 2, mine)
+        served.core.switch.set_live("v0002")
+        for text, adapter in (("Where is my clarinet?", "v0002"), ("Who made clarinets?", "v0001")):
+            about = served.ask(model="live", messages=[{"role": "user", "content": text}]).json()
+            assert about["acclimate"]["adapter"] == adapter
+    finally:
+        served.close()
+
+
+def test_what_lies_outside_the_live_adapters_scope_is_answered_by_the_base(served: Served) -> None:
     def answered_by(model: str, *asked: str) -> str:
         messages = [{"role": "user", "content": text} for text in asked]
         about = served.ask(model=model, messages=messages).json()["acclimate"]
         return " instead of ".join(filter(None, (about["adapter"], about["instead_of"])))
 
-    scope = served.home.adapter_dir(1) / SCOPE_FILE
-    scope.write_bytes(Scope("m", [1.0, -1.0], 0.0, 0.1).to_json())
-    general = General(served.home.cache, embed, "m")
-    cueing = Cueing(served.db, embed, general)
-    served.core.scoping = Scoping(served.home, embed, "m", general, cueing)
+    scope = scoped(served, 1, mine)
     served.core.switch.set_live("v0001")
     try:
         assert answered_by("live", "Where is my clarinet?") == "v0001"
