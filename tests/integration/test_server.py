@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -566,8 +567,13 @@ def test_a_client_that_leaves_ends_its_reply(served: Served) -> None:
         for _ in range(6):
             next(lines)
     wait_until(lambda: cancelled() == before + 1 and not served.engine.busy)
-    with pytest.raises(httpx.ReadTimeout):
-        served.http.post("/v1/chat/completions", json=body, timeout=0.05)
+    asked = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
+    head += f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(asked)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(head.encode() + asked)
+        wait_until(lambda: served.engine.busy)
     wait_until(lambda: cancelled() == before + 2 and not served.engine.busy)
 
 
