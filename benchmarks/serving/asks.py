@@ -33,6 +33,7 @@ class Reply:
     text: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
     model: str = ""
+    pieces: list[str] = field(default_factory=list)  # its tokens, where logprobs were asked for
 
     @property
     def first_seconds(self) -> float:
@@ -87,6 +88,7 @@ def _take(reply: Reply, when: float, event: Mapping[str, Any]) -> None:
     reply.model = event.get("model") or reply.model
     reply.usage = event.get("usage") or reply.usage
     for choice in event.get("choices") or ():
+        reply.pieces += (choice.get("logprobs") or {}).get("tokens", ())
         if text := choice.get("text") or (choice.get("delta") or {}).get("content"):
             reply.arrived.append(when)
             reply.text += text
