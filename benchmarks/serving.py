@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import traceback
@@ -68,6 +69,7 @@ MEASURES: dict[str, Callable[[Bench], list[Figure]]] = {
 
 def main() -> int:
     args = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that both servers end as well
     counts = QUICK if args.quick else Counts()
     given = {"reps": args.reps, "soak": args.soak}
     counts = replace(counts, **{name: n for name, n in given.items() if n is not None})

@@ -30,11 +30,16 @@ class Counts:
     swap_tokens: int = 64
     swaps: int = 20
     train_asks: int = 40
+    phases: tuple[str, ...] = ("train",)  # of the round, in which questions count
     pause_seconds: float = 5.0  # between two questions while a round trains
     soak: int = 500
 
 
-QUICK = Counts(1, (1, 4, 8), 16, (64, 256), 4, 12, 24, 6, 3, 3.5, 30)
+QUICK = Counts(
+    reps=1, decode_tokens=16, prefill_tokens=(64, 256), warm_asks=4, swap_streams=12,
+    swap_tokens=24, swaps=6, train_asks=3, phases=("load", "anchors", "prepare", "train"),
+    pause_seconds=3.5, soak=30,
+)  # fmt: skip
 
 
 class Bench:

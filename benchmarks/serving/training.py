@@ -35,11 +35,12 @@ def waiting(bench: Bench) -> list[Figure]:
         body = {"name": path.name, "text": path.read_text("utf-8"), "kind": "chat"}
         ours.call("POST", "/v1/examples", body)
     _until_embedded(bench)
+    ours.chat([{"role": "user", "content": QUESTIONS[0]}], 16, retrieval=True)  # all is loaded
     rng = random.Random(3)
     idle, _ = _asked(bench, rng, None)
     round_id = ours.call("POST", "/v1/rounds", {})["round"]
     try:
-        _until_training(bench, round_id)
+        _until_under_way(bench, round_id)
         busy, phases = _asked(bench, rng, round_id)
     finally:
         with contextlib.suppress(Failed):  # it may have ended by itself
@@ -72,7 +73,7 @@ def _asked(bench: Bench, rng: random.Random, round_id: int | None) -> tuple[list
             if progress is None:
                 break
             seen.append({name: progress[name] for name in ("phase", "paused", "step")})
-            if progress["paused"] or progress["phase"] != "train":
+            if progress["paused"] or progress["phase"] not in bench.counts.phases:
                 continue
         asked = f"({rng.randint(100, 999)}) {QUESTIONS[number % len(QUESTIONS)]}"
         messages = [{"role": "user", "content": asked}]
@@ -90,14 +91,14 @@ def _until_embedded(bench: Bench) -> None:
         time.sleep(0.5)
 
 
-def _until_training(bench: Bench, round_id: int) -> None:
-    """Waits out the imports, and the anchors where this machine has none yet."""
+def _until_under_way(bench: Bench, round_id: int) -> None:
+    """Waits out what comes before: imports, and the anchors where this machine has none yet."""
     end = time.monotonic() + PHASE_SECONDS
     while time.monotonic() < end:
         found = bench.ours.call("GET", f"/v1/rounds/{round_id}")
         if found["state"] != "running":
             raise Failed(f"the round was {found['state']}: {found['error'] or found['reasons']}")
-        if (found["progress"] or {}).get("phase") == "train":
+        if (found["progress"] or {}).get("phase") in bench.counts.phases:
             return
         time.sleep(0.5)
-    raise Failed("the round did not come to train")
+    raise Failed("the round did not get under way")
