@@ -64,10 +64,11 @@ def ask(client: httpx.Client, path: str, body: Mapping[str, Any]) -> Reply:
             raise Failed(f"{path}: {response.status_code} {response.read()[:300].decode()}")
         for chunk in response.iter_raw():
             came.append((now(), chunk))
-    return _read(began, came)
+    return read(began, came)
 
 
-def _read(began: float, came: Sequence[tuple[float, bytes]]) -> Reply:
+def read(began: float, came: Sequence[tuple[float, bytes]]) -> Reply:
+    """A reply from its bytes and the moments at which they came. Raises Failed."""
     reply, rest, ended = Reply(began), b"", False
     for when, chunk in came:
         *events, rest = (rest + chunk).split(b"\n\n")

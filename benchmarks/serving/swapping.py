@@ -9,7 +9,6 @@ several replies in one step are rounded otherwise than those of one alone.
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from statistics import median
 
 import httpx
 
+from acclimate.adapters.prompt import Prompt
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.stream import Request
@@ -33,6 +33,7 @@ CLOSE = 0.2  # nats by which rounding may move two tokens against each other
 WARM_SWAPS = 20
 AFTER_SECONDS = 0.2  # that a swap's work goes on behind its answer: what it replaced is freed
 STREAM_TOKENS = 1000
+PAUSE_SECONDS = 0.3  # between two swaps of one stream
 STORIES = (
     "The lighthouse keeper", "A letter from the city", "On the first day of school",
     "The old bridge", "In the baker's window", "My grandmother's clock", "The last ferry",
@@ -97,12 +98,12 @@ def swaps(bench: Bench) -> list[Figure]:
                 time.sleep(0.005)
             moves.swap(bench, names[(number + 1) % 2])
 
-    mover = threading.Thread(target=move)
-    with ThreadPoolExecutor(SEQUENCES) as pool:
-        mover.start()
+    with ThreadPoolExecutor(SEQUENCES) as pool, ThreadPoolExecutor(1) as mover:
+        moving = mover.submit(move)
         told = [pair for pair in pool.map(stream, prompts) if pair is not None]
-    mover.join()
-    with Judge(bench, {name: found[name] for name in names}) as judge:
+        moving.result()
+    asked = {name: found[name] for name in names}
+    with Judge(bench.base, bench.prompt, asked, bench.threads) as judge:
         mixed = [p for p, r in told if not judge.said(r.model, p, r.pieces)]
         either = [p for p, r in told if judge.said(names[r.model == names[0]], p, r.pieces)]
     gaps = [g for r in replies for g in _gaps(r)]
@@ -131,12 +132,12 @@ def swaps(bench: Bench) -> list[Figure]:
 class Judge:
     """An engine that nobody else asks, with some adapters: whether one of them said something."""
 
-    def __init__(self, bench: Bench, found: dict[str, Path]) -> None:
-        self._prompt = bench.prompt
-        self._ends = bench.prompt.end_ids
+    def __init__(self, base: Path, prompt: Prompt, found: dict[str, Path], threads: int) -> None:
+        self._prompt = prompt
+        self._ends = prompt.end_ids
         self._sampling = Sampling(logit_bias=dict.fromkeys(self._ends, -100.0))
         self._known: dict[tuple[str, str, tuple[str, ...]], bool] = {}
-        self._engine = Engine(bench.base, **bench.engine, prompt_lookup=False)
+        self._engine = Engine(base, sequences=1, threads=threads, prompt_lookup=False)
         self._engine.start()
         for name, path in found.items():
             self._engine.load(name, path)
@@ -180,27 +181,31 @@ def gap(bench: Bench) -> list[Figure]:
     names = list(ready(bench))[:2]
     for number in range(bench.counts.reps):
         pairs: list[tuple[float, float]] = []
-        moves, ended = Moves(), threading.Event()
+        moves = Moves()
 
-        def move(moves: Moves = moves, ended: threading.Event = ended) -> None:
+        def move(moves: Moves = moves) -> None:
             for turn in range(bench.counts.swaps):
-                time.sleep(0.3)
+                time.sleep(PAUSE_SECONDS)
                 moves.swap(bench, names[turn % 2])
-            ended.set()
 
-        mover = threading.Thread(target=move)
-        mover.start()
-        while not ended.is_set():
-            more = {"temperature": 0.8, "seed": number, "model": "base"}
-            pairs += _gaps(bench.ours.text("A long story.", STREAM_TOKENS, **more))
-        mover.join()
+        with ThreadPoolExecutor(1) as mover:
+            moving = mover.submit(move)
+            while not moving.done():
+                more = {"temperature": 0.8, "seed": number}
+                pairs += _gaps(bench.ours.text("A long story.", STREAM_TOKENS, **more))
+            moving.result()
         during = [e - b for b, e in pairs if moves.touch(b, e)]
         usual = median(e - b for b, e in pairs)
         ratios.append(max(during) / usual)
-        raw.append({"longest_ms": 1000 * max(during), "median_ms": 1000 * usual,
-                    "longest_without_ms": 1000 * max(
-                        (e - b for b, e in pairs if not moves.touch(b, e)), default=0.0),
-                    "swap_ms": [1000 * (b - a) for a, b in moves.spans]})  # fmt: skip
+        without = [e - b for b, e in pairs if not moves.touch(b, e)]
+        raw.append(
+            {
+                "longest_ms": 1000 * max(during),
+                "median_ms": 1000 * usual,
+                "longest_without_ms": 1000 * max(without, default=0.0),
+                "swap_ms": [1000 * (b - a) for a, b in moves.spans],
+            }
+        )
     longest, usual = (median(r[n] for r in raw) for n in ("longest_ms", "median_ms"))
     return [
         Figure(
