@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from serving.asks import Failed, read, rate
+from serving.asks import Failed, rate, read
 from serving.figures import Figure, against, markdown, p95
 from serving.machine import instructions
 
