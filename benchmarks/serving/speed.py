@@ -8,6 +8,8 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+import psutil
+
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.stream import Request
@@ -42,8 +44,18 @@ def decode(bench: Bench) -> list[Figure]:
             def prepare(streams: int = streams) -> list[list[int]]:
                 return [bench.new_text() for _ in range(streams)]
 
-            def measure(side: Side, prompts: list[list[int]]) -> float:
-                return rate(at_once([partial(side.text, p, tokens) for p in prompts]))
+            spent: dict[str, list[float]] = {"ours": [], "peer": []}
+
+            def measure(
+                side: Side,
+                prompts: list[list[int]],
+                spent: dict[str, list[float]] = spent,
+            ) -> float:
+                before = _cpu_seconds(side.pid)
+                found = rate(at_once([partial(side.text, p, tokens) for p in prompts]))
+                used = _cpu_seconds(side.pid) - before
+                spent[side.name].append(1000 * used / (len(prompts) * tokens))
+                return found
 
             before = _guesses(bench)
             ours, peer = bench.in_turn(prepare, measure)
@@ -52,6 +64,7 @@ def decode(bench: Bench) -> list[Figure]:
             raw = {
                 "tokens_each": tokens,
                 "engine_alone": alone,
+                "cpu_ms_per_token": spent,
                 "guessed": guesses[0],
                 "guesses_that_held": guesses[1],
             }
@@ -62,6 +75,12 @@ def decode(bench: Bench) -> list[Figure]:
                 )
             )  # fmt: skip
     return rows
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What a process has used of all cores; its prompts are short, so nearly all of it is replies."""
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
 
 
 def _guesses(bench: Bench) -> list[int]:
