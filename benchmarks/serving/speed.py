@@ -78,7 +78,7 @@ def decode(bench: Bench) -> list[Figure]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """What a process has used of all cores; its prompts are short, so nearly all of it is replies."""
+    """What a process has used of all cores."""
     used = psutil.Process(pid).cpu_times()
     return float(used.user + used.system)
 
