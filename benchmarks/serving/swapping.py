@@ -33,7 +33,7 @@ CLOSE = 0.2  # nats by which rounding may move two tokens against each other
 WARM_SWAPS = 20
 AFTER_SECONDS = 0.2  # that a swap's work goes on behind its answer: what it replaced is freed
 STREAM_TOKENS = 1000
-PAUSE_SECONDS = 0.3  # between two swaps of one stream
+PAUSE_SECONDS = 1.0  # between two swaps of one stream
 STORIES = (
     "The lighthouse keeper", "A letter from the city", "On the first day of school",
     "The old bridge", "In the baker's window", "My grandmother's clock", "The last ferry",
