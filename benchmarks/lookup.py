@@ -13,6 +13,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -80,6 +82,51 @@ def one(engine: Engine, tokens: list[int]) -> tuple[list[int], float]:
     return said, time.perf_counter() - began
 
 
+@contextmanager
+def both(model: Path, threads: int | None) -> Iterator[dict[str, Engine]]:
+    """The engine without and with prompt lookup, running."""
+    engines = {
+        name: Engine(model, threads=threads, prompt_lookup=name == "with")
+        for name in ("without", "with")
+    }
+    try:
+        for engine in engines.values():
+            engine.start()
+        yield engines
+    finally:
+        for engine in engines.values():
+            engine.stop()
+
+
+def compare(engines: dict[str, Engine], prompts: list[list[int]], repeats: int) -> dict[str, Any]:
+    """Tokens a second of both in turn, their ratio, and how many replies are the same."""
+    speeds: dict[str, list[float]] = {name: [] for name in engines}
+    same = 0
+    before = engines["with"].stats()
+    for repeat in range(repeats):
+        spent = dict.fromkeys(engines, 0.0)
+        count = 0
+        for tokens in prompts:
+            said = {}
+            for name, engine in engines.items():
+                said[name], seconds = one(engine, tokens)
+                spent[name] += seconds
+            count += len(said["with"])
+            same += not repeat and said["with"] == said["without"]
+        for name in engines:
+            speeds[name].append(count / spent[name])
+    after = engines["with"].stats()
+    guessed, held = (after[n] - before[n] for n in ("guessed_tokens", "held_tokens"))
+    return {
+        **{f"{name}_tokens_per_second": median(s) for name, s in speeds.items()},
+        "ratio": median(a / b for a, b in zip(speeds["with"], speeds["without"], strict=True)),
+        "same_text": same,
+        "prompts": len(prompts),
+        "guessed": guessed,
+        "held": held,
+    }
+
+
 def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,49 +136,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out" / "lookup.json")
     args = parser.parse_args()
     prompt = Prompt.from_gguf(args.model)
-    engines = {
-        name: Engine(args.model, threads=args.threads, prompt_lookup=name == "with")
-        for name in ("without", "with")
-    }
-    for engine in engines.values():
-        engine.start()
     rows: dict[str, Any] = {}
-    for kind, texts in asked().items():
-        speeds: dict[str, list[float]] = {name: [] for name in engines}
-        same = 0
-        prompts = [prompt.encode_prompt([{"role": "user", "content": t}]) for t in texts]
-        before = engines["with"].stats()
-        for repeat in range(args.repeats):
-            spent = dict.fromkeys(engines, 0.0)
-            count = 0
-            for tokens in prompts:
-                said = {}
-                for name, engine in engines.items():
-                    said[name], seconds = one(engine, tokens)
-                    spent[name] += seconds
-                count += len(said["with"])
-                same += not repeat and said["with"] == said["without"]
-            for name in engines:
-                speeds[name].append(count / spent[name])
-        after = engines["with"].stats()
-        guessed, held = (after[n] - before[n] for n in ("guessed_tokens", "held_tokens"))
-        rows[kind] = {
-            **{f"{name}_tokens_per_second": median(s) for name, s in speeds.items()},
-            "ratio": median(a / b for a, b in zip(speeds["with"], speeds["without"], strict=True)),
-            "same_text": same,
-            "prompts": len(prompts),
-            "guessed": guessed,
-            "held": held,
-        }
-        row = rows[kind]
-        print(
-            f"{kind:>8}: {row['without_tokens_per_second']:6.1f} without,"
-            f" {row['with_tokens_per_second']:6.1f} with, {row['ratio']:.2f} ×;"
-            f" same text {same} of {len(prompts)}; {held} of {guessed} guesses held",
-            flush=True,
-        )
-    for engine in engines.values():
-        engine.stop()
+    with both(args.model, args.threads) as engines:
+        for kind, texts in asked().items():
+            prompts = [prompt.encode_prompt([{"role": "user", "content": t}]) for t in texts]
+            row = rows[kind] = compare(engines, prompts, args.repeats)
+            print(
+                f"{kind:>8}: {row['without_tokens_per_second']:6.1f} without,"
+                f" {row['with_tokens_per_second']:6.1f} with, {row['ratio']:.2f} ×;"
+                f" same text {row['same_text']} of {len(prompts)};"
+                f" {row['held']} of {row['guessed']} guesses held",
+                flush=True,
+            )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(rows, indent=1))
     return 0
