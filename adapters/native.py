@@ -4,18 +4,38 @@ Its worker threads must not spin and its log must not reach stdout or stderr. Kn
 """
 
 import ctypes
+import importlib.util
 import logging
 import os
+import sys
 from collections import deque
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # OpenMP's threads meet after every operation and spin while they wait. With its default patience
 # one token took 3 s on two cores that another process kept busy; with this one 30 ms, and no
 # difference on an idle machine. It is read when the library is loaded, so it stands before that.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import llama_cpp as llama_cpp
+
+def _low_level() -> Any:
+    """The module of llama.cpp's functions alone: importing its package would load the high-level
+    half besides, which takes a third of a second and is not used here."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or "llama_cpp" in sys.modules:
+        return importlib.import_module("llama_cpp.llama_cpp")
+    # A package that was not run yet stands in for it meanwhile.
+    sys.modules["llama_cpp"] = importlib.util.module_from_spec(spec)
+    try:
+        return importlib.import_module("llama_cpp.llama_cpp")
+    finally:
+        del sys.modules["llama_cpp"]
+
+
+if TYPE_CHECKING:
+    import llama_cpp as llama_cpp
+else:
+    llama_cpp = _low_level()
 
 LOG = logging.getLogger("acclimate.llama")
 LEVELS = {3: logging.WARNING, 4: logging.ERROR}  # ggml.h; 1 debug, 2 info, 5 goes on

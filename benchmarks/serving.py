@@ -31,7 +31,7 @@ from serving import figures, footprint, machine, speed, swapping, training  # no
 from serving.bench import QUICK, Bench, Counts  # noqa: E402
 from serving.figures import Figure  # noqa: E402
 
-from acclimate.daemon.engine import default_threads  # noqa: E402
+from acclimate.daemon.tuning import default_threads  # noqa: E402
 
 console = Console()
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from acclimate.adapters.prompt import Prompt
+from acclimate.daemon import config, tuning
+from acclimate.daemon import models as model_files
 from acclimate.store.files import Home
 from serving.sides import BASE, Ours, Peer, Side, make_home
 
@@ -57,6 +59,10 @@ class Bench:
             "context_tokens": CONTEXT_TOKENS, "sequences": SEQUENCES, "threads": threads
         }  # fmt: skip
         self.home: Home = make_home(root / "home", models, **self.engine)
+        # Or the daemon would do it while something else is measured.
+        served = model_files.base_path(self.home, config.load(self.home))
+        sha256 = model_files.base_sha256(self.home, served)
+        tuning.measure(served, tuning.file_for(self.home.cache, sha256))
         self.peer_python = peer
         self.about_peer: dict[str, str] | None = None
         self._ours: Ours | None = None
