@@ -8,7 +8,6 @@ import os
 import re
 from pathlib import Path
 
-import gguf
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
@@ -144,6 +143,8 @@ def _check(tensors: dict[str, np.ndarray], tokens: list[str], heads: int) -> int
 def _write(
     path: Path, tensors: dict[str, np.ndarray], tokens: list[str], *, layers: int, heads: int
 ) -> None:
+    import gguf  # takes a tenth of a second, and is needed when a model is pulled
+
     writer = gguf.GGUFWriter(path, "bert")
     positions, hidden = tensors["position_embd.weight"].shape
     writer.add_name("sentence embedder")

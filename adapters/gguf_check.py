@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf.constants import GGML_QUANT_SIZES
 
 from acclimate.store.errors import AdapterError, ModelError
 
@@ -38,7 +37,15 @@ SCALARS = {  # metadata type → struct format
     12: "<d",
 }
 BOOL, STRING, ARRAY = 7, 8, 9
-SIZES = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}  # (values, bytes) a block
+# ggml's types: (values, bytes) a block, as gguf.constants has them, whose import takes long.
+SIZES = {
+    **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)},
+    **{9: (32, 40), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176)},
+    **{14: (256, 210), 15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98)},
+    **{19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1)},
+    **{25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54)},
+    **{35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18)},
+}
 F32, F16, BF16 = 0, 1, 30
 FLOATS: dict[int, np.dtype[Any]] = {
     F32: np.dtype("<f4"),

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
@@ -116,6 +115,8 @@ def write_peft(folder: Path, pairs: Pairs, rank: int) -> None:
 @cache
 def tensor_names(architecture: str, layers: int) -> Any:
     """gguf's table of the names of this architecture's weights. Raises AdapterError."""
+    import gguf  # here and below: the daemon, which rarely needs it, would start a tenth later
+
     enum = next((k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == architecture), None)
     if enum is None:
         raise AdapterError(f"llama.cpp has no architecture {architecture!r}", "update gguf")
@@ -150,6 +151,8 @@ def write_gguf(
     runtime scale alone. `architecture` is the GGUF name of the base's (`llama`, `qwen2`, …).
     Raises AdapterError where a module has no counterpart or a number is not finite.
     """
+    import gguf
+
     tensor_names(architecture, layers)
     scaling = peft_scaling(folder)
     writer = gguf.GGUFWriter(str(target), architecture)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -31,7 +32,6 @@ from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import log as logs
 from acclimate.daemon import models, schedule, tuning
 from acclimate.daemon.attach import Attachment
-from acclimate.daemon.client import find_daemon
 from acclimate.daemon.config import Config
 from acclimate.daemon.contexts import BASE
 from acclimate.daemon.core import Core
@@ -108,6 +108,9 @@ class Daemon:
             # From here on a signal ends the server, not what is under way in this thread: until
             # uvicorn has its own handlers, and once it raises the signal again after its end.
             signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+            # What is here stays: the collector need not look at it again.
+            gc.freeze()
+            gc.enable()
             try:
                 server.run(sockets=[listener])
             finally:
@@ -122,6 +125,8 @@ class Daemon:
             try:
                 return self.lock.acquire()
             except Locked:
+                from acclimate.daemon.client import find_daemon
+
                 if time.monotonic() > deadline or find_daemon(self.home):
                     raise
                 time.sleep(0.2)

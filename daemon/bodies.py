@@ -32,7 +32,7 @@ DEFAULT_TEMPERATURE = 0.0
 class ChatMessage(BaseModel):
     """One message, its content as a string or as a list of text parts."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
     role: Literal["system", "user", "assistant", "tool"]
     tool_calls: list[ToolCall] | None = Field(default=None, max_length=MAX_TOOLS)
@@ -89,7 +89,7 @@ class StreamOptions(BaseModel):
 class JsonSchema(BaseModel):
     """What `response_format` has under `json_schema`."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
     name: str = Field(default="reply", max_length=200)
     strict: bool | None = None
@@ -99,7 +99,7 @@ class JsonSchema(BaseModel):
 class ResponseFormat(BaseModel):
     """Which form a reply has. `grammar` is GBNF, None where any text will do."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
@@ -128,7 +128,7 @@ class Sampled(BaseModel):
     and are not understood are refused.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True, allow_inf_nan=False)
 
     model: str = Field(default="live", min_length=1, max_length=200)
     stream: bool = False

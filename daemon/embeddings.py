@@ -20,7 +20,7 @@ NAME = "embedder"
 class EmbeddingRequest(BaseModel):
     """The body of /v1/embeddings, as OpenAI has it."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
     model: str = Field(default=NAME, min_length=1, max_length=200)
     input: list[str] = Field(min_length=1, max_length=MAX_TEXTS)

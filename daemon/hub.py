@@ -3,18 +3,22 @@
 The only code that opens a connection to the outside itself. Knows HTTP, and no models.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-import httpx
 
 from acclimate.daemon.fetch import OFFLINE_HINT, Progress, check_space
 from acclimate.store.errors import ModelError
 from acclimate.store.files import sync
+
+if TYPE_CHECKING:
+    import httpx
 
 ENDPOINT = "https://huggingface.co"
 _FILE = re.compile(r"hf:([\w-][\w.-]*)/([\w-][\w.-]*)[:/]([\w][\w./ +-]*\.gguf)", re.IGNORECASE)
@@ -36,6 +40,8 @@ def download(what: str, target: Path, part: Path, progress: Progress) -> str:
     What an attempt before left in `part` is taken up again, as long as the file there is still
     the same one.
     """
+    import httpx  # not with every start of the daemon
+
     repository, name = parse(what)
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
     url = f"{endpoint}/{repository}/resolve/main/{quote(name)}"
@@ -76,6 +82,8 @@ def _fetch(
     client: httpx.Client, url: str, part: Path, stage: str, progress: Progress
 ) -> str | None:
     """Fetch what is missing of `part`; the SHA-256 that the server names, where it names one."""
+    import httpx
+
     tag = _tag_file(part)
     done = part.stat().st_size if part.exists() and tag.exists() else 0
     ask = {"accept-encoding": "identity"}

@@ -29,7 +29,7 @@ _NEVER = "9999-12-31T23:59:59Z"
 class _Part(BaseModel):
     """What only tunes a service elsewhere is passed over."""
 
-    model_config = ConfigDict(hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True, allow_inf_nan=False)
 
 
 class Options(_Part):

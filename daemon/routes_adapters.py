@@ -24,7 +24,7 @@ _Path = Field(min_length=1, max_length=4096)
 
 
 class NewAdapter(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     path: str = _Path
     name: str | None = None
@@ -38,7 +38,7 @@ class NewAdapter(BaseModel):
 class Load(BaseModel):
     """vLLM's; its other fields are passed over."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
     lora_name: str
     lora_path: str = _Path
@@ -53,7 +53,7 @@ class Load(BaseModel):
 class Unload(BaseModel):
     """vLLM's; its other fields are passed over."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
     lora_name: str = Field(min_length=1)
 
@@ -61,7 +61,7 @@ class Unload(BaseModel):
 class Scaled(BaseModel):
     """llama.cpp's; `id` is the version's number."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
     id: int = Field(ge=0, le=_MAX_VERSION)
     scale: float = Field(allow_inf_nan=False)

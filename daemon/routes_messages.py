@@ -36,7 +36,7 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens"}
 class _Part(BaseModel):
     """What tunes a service elsewhere is passed over."""
 
-    model_config = ConfigDict(hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True, allow_inf_nan=False)
 
 
 class AnthropicTool(_Part):

@@ -32,7 +32,7 @@ _SHORTEST_MATCH = 3
 class Body(BaseModel):
     """A body of ours: what is not known is refused, and what was sent is in no message."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class Nothing(Body):

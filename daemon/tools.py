@@ -18,7 +18,7 @@ MAX_TOOLS = 128  # OpenAI's
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
 
 class Function(_Part):

@@ -12,8 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import sqlite_utils
-
 from acclimate.store import migrations
 from acclimate.store.errors import Detached, StoreError
 from acclimate.store.files import failpoint, fsync_dir
@@ -57,8 +55,7 @@ class Db:
             if file is not None and not file.exists():
                 file.touch(mode=0o600)  # SQLite gives its -wal and -shm the same mode
             self._writer, self.journal_mode = _open_writer(self.path, self._wal)
-            self.utils = sqlite_utils.Database(self._writer)
-            migrations.migrate(self.utils)
+            migrations.migrate(self._writer)
             if file is not None:
                 fsync_dir(file.parent)
             self._closed = False

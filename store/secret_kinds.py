@@ -6,6 +6,7 @@ Knows single matches; what is done with them is `redact`'s.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from acclimate.store import secret_checks as checks
 
@@ -22,9 +23,15 @@ class Kind:
     """`pattern`'s group "s" is the secret; `check` says how many of its characters are."""
 
     name: str
-    pattern: re.Pattern[str]
+    source: str
+    flags: re.RegexFlag
     needles: tuple[str, ...] = ()  # without one of these in the lower-cased text, there is none
     check: Callable[[re.Match[str]], int] = lambda match: len(match["s"])
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Compiled when it is looked for first: all of them would take a tenth of a start."""
+        return re.compile(self.source, self.flags)
 
 
 def _kind(
@@ -36,8 +43,9 @@ def _kind(
 ) -> Kind:
     if "(?P<s>" not in pattern:
         pattern = f"(?P<s>{pattern})"
-    compiled = re.compile(pattern, flags)
-    return Kind(name, compiled, needles, check) if check else Kind(name, compiled, needles)
+    if check is None:
+        return Kind(name, pattern, flags, needles)
+    return Kind(name, pattern, flags, needles, check)
 
 
 def _token(name: str, pattern: str, *needles: str) -> Kind:

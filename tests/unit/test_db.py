@@ -25,7 +25,7 @@ def test_wal_where_the_file_system_can(tmp_path: Path) -> None:
     db = Db(tmp_path / "a.db")
     assert db.journal_mode == "wal"
     assert stat.S_IMODE((tmp_path / "a.db").stat().st_mode) == 0o600
-    conn = db.utils.conn
+    conn = db._writer
     assert conn.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
     assert conn.execute("PRAGMA secure_delete").fetchone()[0] == 1
     assert conn.execute("PRAGMA foreign_keys").fetchone()[0] == 1
@@ -131,11 +131,11 @@ def test_nothing_is_written_while_detached(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_named_and_passes(tmp_path: Path) -> None:
     db = Db(tmp_path / "a.db")
-    pages = db.utils.conn.execute("PRAGMA page_count").fetchone()[0]
-    db.utils.conn.execute(f"PRAGMA max_page_count = {pages}")
+    pages = db._writer.execute("PRAGMA page_count").fetchone()[0]
+    db._writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreError, match="full"), db.write() as conn:
         conn.execute("INSERT INTO settings VALUES ('a', ?)", ("x" * 100_000,))
-    db.utils.conn.execute("PRAGMA max_page_count = 100000")
+    db._writer.execute("PRAGMA max_page_count = 100000")
     put(db, "b")
     assert keys(db) == ["b"]
     db.close()

@@ -210,3 +210,12 @@ def test_a_damaged_model_is_refused(tmp_path: Path, tiny_llama: Path) -> None:
 def test_the_fixture_knows_the_shapes(tiny: ModuleType, base: Header) -> None:
     for name, (rows, columns) in tiny.SHAPES.items():
         assert base.tensors[f"blk.1.{name}.weight"].shape == (columns, rows)
+
+
+def test_sizes_of_ggmls_types_are_those_of_gguf() -> None:
+    from gguf.constants import GGML_QUANT_SIZES
+
+    from acclimate.adapters.gguf_check import SIZES
+
+    known = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
+    assert known == SIZES
