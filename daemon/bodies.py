@@ -4,13 +4,13 @@ Knows no HTTP and starts nothing.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -103,22 +103,20 @@ class ResponseFormat(BaseModel):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
-    _grammar: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _grammatical(self) -> Self:
-        if self.type == "json_object":
-            self._grammar = jsonform.any_object()
-        elif self.type == "json_schema":
-            if self.json_schema is None:
-                raise ValueError("json_schema is missing")
-            self._grammar = jsonform.of_schema(self.json_schema.schema_)
+        _ = self.grammar
         return self
 
-    @property
+    @cached_property
     def grammar(self) -> str | None:
-        """GBNF with a rule named root."""
-        return self._grammar
+        """GBNF with a rule named root. Raises ValueError for a schema that cannot be kept to."""
+        if self.type == "json_schema":
+            if self.json_schema is None:
+                raise ValueError("json_schema is missing")
+            return jsonform.of_schema(self.json_schema.schema_)
+        return jsonform.any_object() if self.type == "json_object" else None
 
 
 class Sampled(BaseModel):
