@@ -333,12 +333,18 @@ class Daemon:
             if busy or psutil.cpu_percent(interval=1.0) > TUNE_LOAD or not self.attachment.attached:
                 continue
             try:
-                found = tuning.measure(self.engine.model_path, self.tuning_file)
+                found = tuning.measure(
+                    self.engine.model_path,
+                    self.tuning_file,
+                    go_on=lambda: not (self.engine.busy or self.stopping.is_set()),
+                )
             except OSError as error:
                 log.warning("not_tuned", error=str(error))
                 return
-            log.info("tuned", **({} if found is None else asdict(found)))
-            return
+            if found is not None:
+                log.info("tuned", **asdict(found))
+            elif not self.engine.busy:
+                return  # the child failed, and would again
 
     def _taken_back(self, notice: str) -> None:
         self.rounds.interrupt("the adapter that it started from was taken back")

@@ -8,6 +8,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,17 +66,25 @@ def read(file: Path) -> Tuning | None:
     return None
 
 
-def measure(model: Path, file: Path) -> Tuning | None:
-    """Measure in a child process and keep it; None where the child failed. Raises OSError."""
-    with suppress(subprocess.SubprocessError, ValueError, TypeError):
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "acclimate.daemon.tune", str(model)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=True,
-            timeout=MEASURE_SECONDS,
-        )
-        found = Tuning(**json.loads(done.stdout))
-        atomic_write(file, json.dumps(asdict(found)).encode())
-        return found
-    return None
+def measure(model: Path, file: Path, go_on: Callable[[], bool] = lambda: True) -> Tuning | None:
+    """Measure in a child process and keep it; None where the child failed, or `go_on` said no.
+
+    Raises OSError.
+    """
+    command = [sys.executable, "-P", "-m", "acclimate.daemon.tune", str(model)]
+    end = time.monotonic() + MEASURE_SECONDS
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
+        while child.poll() is None:
+            if time.monotonic() > end or not go_on():
+                child.kill()
+                return None
+            time.sleep(0.05)
+        said = child.communicate()[0]  # one line, which a pipe holds
+    try:
+        found = Tuning(**json.loads(said))
+    except (ValueError, TypeError):
+        return None
+    atomic_write(file, json.dumps(asdict(found)).encode())
+    return found

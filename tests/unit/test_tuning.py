@@ -67,3 +67,9 @@ def test_a_file_that_is_no_model_measures_nothing(tmp_path: Path) -> None:
     model.write_bytes(b"GGUF")
     assert tuning.measure(model, tmp_path / "out.json") is None
     assert not (tmp_path / "out.json").exists()
+
+
+def test_measuring_ends_where_somebody_asks(tmp_path: Path) -> None:
+    asked = iter([True, True, False])
+    assert tuning.measure(tmp_path / "x.gguf", tmp_path / "o", lambda: next(asked)) is None
+    assert next(asked, None) is None
