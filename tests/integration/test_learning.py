@@ -15,7 +15,6 @@ from typing import Any
 
 import bitsandbytes
 import gguf
-import llama_cpp
 import numpy as np
 import pytest
 import torch
@@ -39,6 +38,7 @@ from acclimate.adapters.material import (
     prepare,
 )
 from acclimate.adapters.merge import merge
+from acclimate.adapters.native import llama_cpp
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.snapshot import Result, Snapshot, Training
 from acclimate.adapters.train import (
