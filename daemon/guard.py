@@ -4,6 +4,7 @@ Pure ASGI, no routes of its own; knows nothing of what is served behind it.
 """
 
 import asyncio
+import contextlib
 import hmac
 import json
 import time
@@ -20,6 +21,7 @@ Headers = list[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 8 * 2**20
 BODY_SECONDS = 60.0  # a client slower than this with its body is let go
+DISCARD_SECONDS, DISCARD_BYTES = 0.5, 2**20  # what is taken of a body that is refused
 GUESSES = 10  # wrong tokens in a row before it takes time
 GUESS_SECONDS = 6.0  # one more guess is allowed each so many seconds
 OPEN_PATHS = frozenset({"/health"})
@@ -195,6 +197,7 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._check(scope, scope["method"])
         if refusal is not None:
+            await _discard(receive)
             await _refuse(send, refusal)
             return
         body = await self._read(receive)
@@ -250,6 +253,19 @@ class Guard:
                         return b"".join(parts)
         except TimeoutError:
             return Refusal(408, "body_too_slow", "the body did not arrive in time")
+
+
+async def _discard(receive: Receive) -> None:
+    """Takes a refused body, if it is short and comes soon: closed with bytes unread, a connection
+    is reset, and the client never sees why."""
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while size < DISCARD_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -16,6 +16,8 @@ def test_no_route_fails_whatever_it_is_sent(real_models: Path, tmp_path: Path) -
     with RealDaemon(home.root) as daemon:
         assert daemon.ready()
         daemon.add("Bo", "Ada")
+        daemon.learn()  # so that there is an adapter
+        daemon.add("Cy", "Di")
         described = daemon.call("GET", "/openapi.json")
         assert len(described["paths"]) > 30
         token = (home.root / "token").read_text().strip()

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -608,6 +609,26 @@ def test_the_guard_stands_before_every_route(served: Served) -> None:
             if method == "POST":
                 text = served.http.post(path, content=b"{}", headers={"Content-Type": "text/plain"})
                 assert text.status_code == 415, path
+
+
+def test_a_client_that_is_refused_sees_why_though_its_body_was_on_its_way(served: Served) -> None:
+    body = b"x" * 200_000
+    head = f"POST /v1/feedback HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
+    head += f"Authorization: Bearer {TOKEN}\r\nContent-Type: text/plain\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    for late in (0.0, 0.1):
+        with socket.create_connection(("127.0.0.1", served.port)) as connection:
+            connection.sendall(head.encode())
+            time.sleep(late)
+            connection.sendall(body)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 415"), answer[:80]
+        assert answer.endswith(b"}")
+    # One that promises a body and sends none is not waited for.
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.settimeout(10)
+        connection.sendall(head.encode())
+        assert connection.recv(64).startswith(b"HTTP/1.1 415")
 
 
 def test_no_answer_has_a_cors_header(served: Served) -> None:
