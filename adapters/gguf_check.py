@@ -7,6 +7,7 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 import math
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +146,20 @@ class _Cursor:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a model's GGUF. Raises ModelError when anything about it is not in order."""
+    """The header of a model's GGUF, read once while the file stays as it is.
+
+    Raises ModelError when anything about it is not in order.
+    """
     try:
-        return _read(path)
+        stat = path.stat()
+        return _kept(path, stat.st_mtime_ns, stat.st_size)
     except (_Bad, OSError) as error:
         raise ModelError(f"{path} is damaged: {error}", "fetch the file again") from None
+
+
+@lru_cache(maxsize=2)
+def _kept(path: Path, _mtime_ns: int, _size: int) -> Header:
+    return _read(path)
 
 
 def check_adapter(path: Path, base: Header) -> Header:

@@ -7,8 +7,6 @@ import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -237,7 +235,7 @@ class _Base:
         self.metadata: Mapping[str, Any] = {}
         self.parameters = self._bytes = 0
         if core.engine is not None:
-            header = _header(core.engine.model_path)
+            header = gguf_check.read_header(core.engine.model_path)
             self.metadata, self.parameters = header.metadata, header.parameters
             self._bytes = core.engine.model_path.stat().st_size
         family = str(self.metadata.get("general.architecture", ""))
@@ -260,11 +258,6 @@ class _Base:
             "digest": self._sha256,
             "details": self.details,
         }
-
-
-@lru_cache(maxsize=1)
-def _header(path: Path) -> gguf_check.Header:
-    return gguf_check.read_header(path)  # of a model that is served, so it stays as it is
 
 
 def _size(parameters: int) -> str:
