@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from acclimate.adapters.prompt import Prompt
@@ -64,6 +65,7 @@ class CallForm:
     arguments_key: str
 
     @classmethod
+    @lru_cache(maxsize=2)
     def of(cls, prompt: Prompt) -> CallForm | None:
         """None where the template knows no tools, or writes calls in another way."""
         if not prompt.knows_tools:
@@ -88,22 +90,17 @@ class CallForm:
         return None
 
     def begins(self, reply: str) -> int | None:
-        """Where in a reply that goes on the first call may begin; None while there is none."""
+        """Where in a reply that goes on the first call begins, or may; None while there is none."""
         if not self.opening:
             return 0 if reply.lstrip()[:1] in ("", "{") else None
         at = reply.find(self.opening)
-        if at >= 0:
-            return at
-        for size in range(min(len(self.opening) - 1, len(reply)), 0, -1):
-            if reply.endswith(self.opening[:size]):
-                return len(reply) - size
-        return None
+        return at if at >= 0 else None
 
     def read(self, reply: str, names: Sequence[str]) -> tuple[str, list[Call]]:
         """The text before the calls, and the calls; all of it is text where one of them is no call
         of a tool with one of these names."""
         at = self.begins(reply)
-        if at is None or not reply.startswith(self.opening, at):
+        if at is None:
             return reply, []
         calls: list[Call] = []
         for _start, _end, found in _objects(reply[at:]):

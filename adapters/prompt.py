@@ -54,8 +54,9 @@ def _template(source: str) -> tuple[jinja2.Template, frozenset[str]]:
     sandbox.globals["raise_exception"] = _raise
     sandbox.globals["strftime_now"] = lambda fmt: datetime.now(UTC).strftime(fmt)
     try:
-        wanted = jinja2.meta.find_undeclared_variables(sandbox.parse(source))
-        return sandbox.from_string(source), frozenset(wanted)
+        parsed = sandbox.parse(source)
+        wanted = jinja2.meta.find_undeclared_variables(parsed)
+        return sandbox.from_string(parsed), frozenset(wanted)
     except jinja2.TemplateError as error:
         raise ModelError(
             f"chat template does not parse: {error}", "use another model file"

@@ -144,8 +144,8 @@ class Daemon:
         self.base_sha256 = models.base_sha256(home, base)
         embedder = models.embedder_path(home, config)
         embedder_sha256 = models.base_sha256(home, embedder)
-        # A page of a mapped file on a drive that was pulled out ends the process (SIGBUS).
         self.tuning_file = tuning.file_for(home.cache, self.base_sha256)
+        # A page of a mapped file on a drive that was pulled out ends the process (SIGBUS).
         self.engine = Engine(
             base,
             **config.engine.arguments(),

@@ -206,11 +206,10 @@ class Message:
 
     async def whole(self) -> dict[str, Any]:
         """The whole message."""
-        reading = self._reply.reading()
-        text = reading.push("".join([piece.text async for piece in self._stream]))
-        rest, calls = reading.finish()
-        about = await blocking(self._core.keep, self._reply, text + rest)
-        said = [{"type": "text", "text": text + rest}] if text + rest or not calls else []
+        pieces = [piece.text async for piece in self._stream]
+        text, calls = self._reply.reading().whole("".join(pieces))
+        about = await blocking(self._core.keep, self._reply, text)
+        said = [{"type": "text", "text": text}] if text or not calls else []
         return {
             **self._head,
             "content": [*said, *map(_used, calls)],

@@ -67,12 +67,10 @@ class Answer:
         choices: list[dict[str, Any]] = []
         for index, stream in enumerate(self._reply.streams):
             pieces = [piece async for piece in stream]
-            reading = self._reply.reading()
-            text = reading.push("".join(piece.text for piece in pieces))
-            rest, calls = reading.finish()
-            message: dict[str, Any] = {"role": "assistant", "content": text + rest, "refusal": None}
+            text, calls = self._reply.reading().whole("".join(piece.text for piece in pieces))
+            message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
             if calls:
-                message |= {"content": (text + rest) or None, "tool_calls": written(calls)}
+                message |= {"content": text or None, "tool_calls": written(calls)}
             choice: dict[str, Any] = {
                 "index": index,
                 "message": message,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from acclimate.adapters.calls import Call, CallForm
 from acclimate.daemon import jsonform
+from acclimate.daemon.detok import held_back
 
 MAX_TOOLS = 128  # OpenAI's
 
@@ -136,10 +137,18 @@ class Reading:
         self._held += text
         # Without an opening only the beginning of a reply may be a call.
         at = None if self._shown and not self._form.opening else self._form.begins(self._held)
-        shown = self._held if at is None else self._held[:at]
+        if at is None:
+            at = len(self._held) - held_back(self._held, [self._form.opening])
+        shown = self._held[:at]
         self._held = self._held[len(shown) :]
         self._shown = self._shown or bool(shown.strip())
         return shown
+
+    def whole(self, text: str) -> tuple[str, list[Call]]:
+        """Text and calls of a reply that is finished."""
+        shown = self.push(text)
+        rest, calls = self.finish()
+        return shown + rest, calls
 
     def finish(self) -> tuple[str, list[Call]]:
         """The rest of the text, and the calls."""

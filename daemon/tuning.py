@@ -38,9 +38,8 @@ class Tuning:
 
 def default_threads() -> int:
     """Physical cores that this process may use: a second thread a core slows decoding down."""
-    return max(
-        1, min(allowed_processors(), psutil.cpu_count(logical=False) or allowed_processors())
-    )
+    allowed = allowed_processors()
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 
 
 def allowed_processors() -> int:
