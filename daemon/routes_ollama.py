@@ -30,14 +30,7 @@ def routes(core: Core) -> list[Described]:
     async def chat(request: Request, body: ChatBody) -> Response:
         if not body.messages:
             return await load(body.plain_model, body.stream, _message)
-        reply = await blocking(core.chat, checked(body.chat))
-
-        async def keep(text: str) -> dict[str, Any]:
-            return {"acclimate": await blocking(core.keep, reply, text)}
-
-        stream = reply.streams[0]
-        told = Told(stream, body.model, _message, reply.reading(), keep)
-        return await told.answer(request, streamed=body.stream)
+        return await answered(request, body, _message)
 
     async def generate(request: Request, body: GenerateBody) -> Response:
         if not body.prompt:
@@ -46,12 +39,15 @@ def routes(core: Core) -> list[Described]:
             ((stream,),) = await blocking(core.text, checked(body.text))
             told = Told(stream, body.model, _response)
             return await told.answer(request, streamed=body.stream)
+        return await answered(request, body, _response)
+
+    async def answered(request: Request, body: ChatBody | GenerateBody, shape: Shape) -> Response:
         reply = await blocking(core.chat, checked(body.chat))
 
         async def keep(text: str) -> dict[str, Any]:
             return {"acclimate": await blocking(core.keep, reply, text)}
 
-        told = Told(reply.streams[0], body.model, _response, keep=keep)
+        told = Told(reply.streams[0], body.model, shape, reply.reading(), keep)
         return await told.answer(request, streamed=body.stream)
 
     async def load(model: str, streamed: bool, shape: Shape) -> Response:

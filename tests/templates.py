@@ -1,7 +1,16 @@
 """Chat templates that know tools, in the ways of three families of models; written for tests."""
 
+TOOLS = """\
+{%- for tool in tools or [] -%}{{ tool | tojson }}{%- endfor -%}
+"""
+REPLY = """\
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}
+"""
 # A call between tags, as Hermes and Qwen write it; tools stand in the system message.
-TAGGED = """\
+TAGGED = (
+    """\
 {%- if tools -%}
 <|im_start|>system
 Tools: {% for tool in tools %}{{ tool.function | tojson }}{% endfor %}<|im_end|>
@@ -15,13 +24,13 @@ Tools: {% for tool in tools %}{{ tool.function | tojson }}{% endfor %}<|im_end|>
 </tool_call>
 {%- endfor %}<|im_end|>
 {% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-{% endif -%}
 """
+    + REPLY
+)
 # The object alone, as Llama 3 writes it.
-BARE = """\
-{%- for tool in tools or [] -%}{{ tool | tojson }}{%- endfor -%}
+BARE = (
+    TOOLS
+    + """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role }}
 {% if message.tool_calls -%}
@@ -30,13 +39,13 @@ BARE = """\
 {%- else -%}{{ message.content }}{%- endif -%}
 <|im_end|>
 {% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-{% endif -%}
 """
+    + REPLY
+)
 # A list behind a word, as Mistral writes it.
-LISTED = """\
-{%- for tool in tools or [] -%}{{ tool | tojson }}{%- endfor -%}
+LISTED = (
+    TOOLS
+    + """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role }}
 {% if message.tool_calls -%}
@@ -47,20 +56,19 @@ LISTED = """\
 {%- else -%}{{ message.content }}{%- endif -%}
 <|im_end|>
 {% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-{% endif -%}
 """
+    + REPLY
+)
 # Tools are known, calls are no JSON.
-PYTHONIC = """\
-{%- for tool in tools or [] -%}{{ tool | tojson }}{%- endfor -%}
+PYTHONIC = (
+    TOOLS
+    + """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role }}
 {{ message.content }}
 {%- for call in message.tool_calls or [] -%}{{ call.function.name }}(){%- endfor -%}
 <|im_end|>
 {% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-{% endif -%}
 """
+    + REPLY
+)
