@@ -21,8 +21,6 @@ from acclimate.daemon.events import SSE, EventStream, whole
 from acclimate.daemon.tools import MAX_TOOLS, new_id
 from acclimate.daemon.wire import (
     Described,
-    Endpoint,
-    answers,
     blocking,
     checked,
     error_body,
@@ -172,21 +170,14 @@ def routes(core: Core) -> list[Described]:
             "One reply in Anthropic's shape",
             body=MessagesRequest,
             streams=SSE,
-            errors=_marked,
+            refuse=_marked,
         )
     ]
 
 
-def _marked(endpoint: Endpoint) -> Endpoint:
-    """The endpoint, with `type` beside errors, where Anthropic's clients look."""
-
-    async def answered(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except AcclimateError as error:
-            return refusal(error, type="error")
-
-    return answers(answered)
+def _marked(error: AcclimateError) -> Response:
+    """The answer for an error, with `type` beside it, where Anthropic's clients look."""
+    return refusal(error, {"type": "error", **error_body(error)[1]})
 
 
 class Message:

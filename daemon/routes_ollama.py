@@ -18,7 +18,7 @@ from acclimate.daemon.events import NDJSON, EventStream, whole
 from acclimate.daemon.ollama import ChatBody, EmbedBody, GenerateBody, ShowBody, stamp
 from acclimate.daemon.stream import Stream
 from acclimate.daemon.tools import Reading
-from acclimate.daemon.wire import Described, Endpoint, Work, answers, blocking, checked, error_body
+from acclimate.daemon.wire import Described, Work, blocking, checked, refusal
 from acclimate.store.errors import AcclimateError, EngineError
 
 Shape = Callable[[str], dict[str, Any]]
@@ -89,7 +89,7 @@ def routes(core: Core) -> list[Described]:
     ) -> Described:
         streams = NDJSON if body in (ChatBody, GenerateBody) else None
         path = f"/api/{name}"
-        return Described(method, path, work, says, body=body, streams=streams, errors=_theirs)
+        return Described(method, path, work, says, body=body, streams=streams, refuse=_theirs)
 
     return [
         Described("GET", "/", root, "That it runs", media="text/plain"),
@@ -109,17 +109,9 @@ def routes(core: Core) -> list[Described]:
     ]
 
 
-def _theirs(endpoint: Endpoint) -> Endpoint:
-    """The endpoint, with errors in Ollama's shape: a text under `error`."""
-
-    async def answered(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except AcclimateError as error:
-            status, _body = error_body(error)
-            return JSONResponse({"error": _text_of(error)}, status)
-
-    return answers(answered)
+def _theirs(error: AcclimateError) -> Response:
+    """The answer for an error in Ollama's shape: a text under `error`."""
+    return refusal(error, {"error": _text_of(error)})
 
 
 def _text_of(error: AcclimateError) -> str:

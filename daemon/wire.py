@@ -38,6 +38,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
+Refuse = Callable[[AcclimateError], Response]
 Work = Callable[..., Awaitable[Response]]  # of a request and, where it has one, its body or query
 
 # status and code of each kind; the first that fits counts.
@@ -97,22 +98,24 @@ def checked(validate: Callable[[], Model]) -> Model:
         raise BadRequest(f"{param}: {what}" if param else what, param=param) from None
 
 
-def answers(endpoint: Endpoint) -> Endpoint:
-    """The endpoint, with every error as a JSON body; never a page, never a trace."""
+def answers(endpoint: Endpoint, refuse: Refuse | None = None) -> Endpoint:
+    """The endpoint, with every error as a JSON body, OpenAI's unless `refuse` makes another; never
+    a page, never a trace."""
+    refuse = refuse or refusal
 
     async def answered(request: Request) -> Response:
         try:
             return await endpoint(request)
         except AcclimateError as error:
-            return refusal(error)
+            return refuse(error)
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
         except sqlite3.Error as error:
             log.error("database_failed", path=request.url.path, error=str(error))
-            return refusal(StoreError(f"the database cannot be read: {error}", "check the drive"))
+            return refuse(StoreError(f"the database cannot be read: {error}", "check the drive"))
         except Exception:
             log.exception("request_failed", path=request.url.path)
-            return refusal(AcclimateError("something went wrong inside", "the log says more"))
+            return refuse(AcclimateError("something went wrong inside", "the log says more"))
 
     return answered
 
@@ -121,8 +124,8 @@ class Described(Route):
     """A route that says what it does and takes, which `openapi` tells clients.
 
     `work` gets the request and, checked, its `body` or `query`. `status` is that of success,
-    `media` what it answers with, `streams` what it may be asked to stream; `errors` makes answers
-    of what `work` raises.
+    `media` what it answers with, `streams` what it may be asked to stream; `refuse` makes answers
+    of errors.
     """
 
     def __init__(
@@ -137,7 +140,7 @@ class Described(Route):
         status: int = 200,
         media: str = "application/json",
         streams: str | None = None,
-        errors: Callable[[Endpoint], Endpoint] = answers,
+        refuse: Refuse | None = None,
     ) -> None:
         self.method, self.says, self.body, self.query = method, says, body, query
         self.status, self.media = status, [media, streams] if streams else [media]
@@ -149,7 +152,7 @@ class Described(Route):
                 return await work(request, query_of(request, query))
             return await work(request)
 
-        super().__init__(path, errors(endpoint), methods=[method])
+        super().__init__(path, answers(endpoint, refuse), methods=[method])
 
 
 def error_body(error: AcclimateError) -> tuple[int, dict[str, Any]]:
@@ -172,11 +175,11 @@ def error_body(error: AcclimateError) -> tuple[int, dict[str, Any]]:
     }
 
 
-def refusal(error: AcclimateError, **more: str) -> JSONResponse:
-    """The answer for an error; `more` stands beside it in the body."""
-    status, body = error_body(error)
+def refusal(error: AcclimateError, body: Mapping[str, Any] | None = None) -> JSONResponse:
+    """The answer for an error, with OpenAI's body unless another is given."""
+    status, ours = error_body(error)
     headers = {"retry-after": "1"} if isinstance(error, Busy) else None
-    return JSONResponse({**more, **body}, status, headers)
+    return JSONResponse(ours if body is None else body, status, headers)
 
 
 async def unrouted(_request: Request, error: Exception) -> Response:
