@@ -71,6 +71,12 @@ if [ -t 1 ]; then width=$(($(tput cols 2>/dev/null || echo 80) - 12)); fi
 
 has() { "$venv/bin/python" -c "import importlib.metadata as m; m.version('$1')" 2>/dev/null; }
 
+# Not for this very processor, but for any of the last ten years: a portable folder is carried to
+# others, and AVX-512 made llama.cpp slower where it was tried (docs/performance.md).
+if [ -z "${CMAKE_ARGS+set}" ] && grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
+    export CMAKE_ARGS=-DGGML_NATIVE=OFF
+fi
+
 check_python
 has llama_cpp_python || check_compiler
 "$venv/bin/python" -c 'import pip' 2>/dev/null || {

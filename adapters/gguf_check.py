@@ -137,12 +137,20 @@ class _Cursor:
             # The count is only believed as far as the bytes go: every string takes at least 8.
             if count * 8 > len(self.data) - self.place:
                 raise _Bad("an array longer than the file")
-            read, step = struct.Struct("<Q").unpack_from, self.skip
-            for _ in range(count):
-                step(read(self.data, step(8))[0])
+            self._skip_strings(count)
         else:
             raise _Bad(f"an array of unknown type {kind}")
         return int(count)
+
+    def _skip_strings(self, count: int) -> None:
+        """A vocabulary has 100,000 of them, and a start waits for this."""
+        read, data, place = struct.Struct("<Q").unpack_from, self.data, self.place
+        try:
+            for _ in range(count):
+                place += 8 + read(data, place)[0]
+        except (struct.error, OverflowError):
+            place = len(data) + 1
+        self.skip(place - self.place)
 
 
 def read_header(path: Path) -> Header:

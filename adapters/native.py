@@ -78,6 +78,16 @@ def model_params() -> llama_cpp.llama_model_params:
     return params
 
 
+class LoadedModel:
+    """A llama_model that is freed when its last user lets go of this object."""
+
+    def __init__(self, pointer: Any) -> None:
+        self.pointer = pointer
+
+    def __del__(self) -> None:
+        llama_cpp.llama_model_free(self.pointer)
+
+
 def in_callback(frame: FrameType | None) -> bool:
     """Whether a Python frame runs inside of native code, where ctypes drops every exception."""
     while frame is not None and frame.f_code is not _receive.__code__:

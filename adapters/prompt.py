@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import jinja2.ext
 import jinja2.meta
 import jinja2.sandbox
 
-from acclimate.adapters.native import llama_cpp, model_params
+from acclimate.adapters.native import LoadedModel, llama_cpp, model_params
 from acclimate.store.errors import ModelError
 
 MAX_TEMPLATE_CHARS = 64_000
@@ -99,7 +100,7 @@ class Prompt:
     """
 
     def __init__(
-        self, vocab: Any, template: str, architecture: str = "", _owner: object = None
+        self, vocab: Any, template: str, architecture: str = "", _owner: LoadedModel | None = None
     ) -> None:
         self._vocab = vocab
         self._owner = _owner
@@ -111,36 +112,34 @@ class Prompt:
         self.eos = int(llama_cpp.llama_vocab_eos(vocab))
         self.add_bos = bool(llama_cpp.llama_vocab_get_add_bos(vocab))
         self.size = int(llama_cpp.llama_vocab_n_tokens(vocab))
-        self.end_ids = frozenset(
-            i for i in range(self.size) if llama_cpp.llama_vocab_is_eog(vocab, i)
-        )
-        control = (
-            llama_cpp.llama_vocab_get_text(vocab, i).decode("utf-8", "replace")
-            for i in range(self.size)
-            if llama_cpp.llama_vocab_is_control(vocab, i)
-        )
+        found = map(llama_cpp.llama_vocab_is_control, repeat(vocab), range(self.size))
+        control = [i for i, is_control in enumerate(found) if is_control]
+        # llama.cpp makes a control token of each end token that it knows by its text.
+        ends = {*control, self.eos, int(llama_cpp.llama_vocab_eot(vocab))} - {-1}
+        self.end_ids = frozenset(i for i in ends if llama_cpp.llama_vocab_is_eog(vocab, i))
+        texts = (self._text(i) for i in control)
         # Broken up by a zero-width space, text that spells a control token stays text.
-        self._defused = {text: text[:1] + "\u200b" + text[1:] for text in control if len(text) > 2}
+        self._defused = {text: text[:1] + "\u200b" + text[1:] for text in texts if len(text) > 2}
 
     @classmethod
     def from_gguf(cls, path: Path) -> Prompt:
-        """Reads only the vocabulary and the metadata of the file (about 0.2 s)."""
+        """Reads only the vocabulary and the metadata of the file (about 0.1 s)."""
         params = model_params()
         params.vocab_only = True
         pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not pointer:
             raise ModelError(f"{path} is not a model that llama.cpp can read", "acclimate doctor")
-        return cls.from_model(pointer, _Vocabulary(pointer))
+        return cls.from_model(LoadedModel(pointer))
 
     @classmethod
-    def from_model(cls, model: Any, owner: object = None) -> Prompt:
-        """Uses a `llama_model` that is loaded already; `owner` is what must outlive this."""
-        vocab = llama_cpp.llama_model_get_vocab(model)
-        raw = llama_cpp.llama_model_chat_template(model, None)
+    def from_model(cls, model: LoadedModel) -> Prompt:
+        """Uses a model that is in memory already, and keeps it there."""
+        vocab = llama_cpp.llama_model_get_vocab(model.pointer)
+        raw = llama_cpp.llama_model_chat_template(model.pointer, None)
         name = ctypes.create_string_buffer(128)
-        llama_cpp.llama_model_meta_val_str(model, b"general.architecture", name, len(name))
+        llama_cpp.llama_model_meta_val_str(model.pointer, b"general.architecture", name, len(name))
         template = raw.decode("utf-8") if raw else DEFAULT_TEMPLATE
-        return cls(vocab, template, name.value.decode(), owner)
+        return cls(vocab, template, name.value.decode(), model)
 
     def render(
         self,
@@ -240,13 +239,3 @@ class Prompt:
         if token < 0:
             return ""
         return str(llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace"))
-
-
-class _Vocabulary:
-    """Frees a vocabulary-only model when its last user is gone."""
-
-    def __init__(self, pointer: Any) -> None:
-        self._pointer = pointer
-
-    def __del__(self) -> None:
-        llama_cpp.llama_model_free(self._pointer)

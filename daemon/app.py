@@ -154,7 +154,7 @@ class Daemon:
         )
         self.engine.start(warm=ledger.live(self.db) is None)
         stack.callback(self.engine.stop)
-        self.prompt = Prompt.from_gguf(base)
+        self.prompt = Prompt.from_model(self.engine.base)
         self.switch = Switch(home, self.db, self.engine, self.base_sha256)
         self._load_live()
         self.embedder = Embedder(embedder, mmap=not home.portable)

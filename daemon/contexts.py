@@ -110,6 +110,9 @@ class Contexts:
             for lane in self._lanes.values():
                 lane.context.close()
             self._lanes.clear()
+            for entry in self._loaded.values():
+                if entry.adapter is not None:
+                    entry.adapter.close()
             if self._model is not None:
                 self._model.close()
                 self._model = None

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from acclimate.adapters.native import LoadedModel
 from acclimate.daemon.contexts import BASE, Contexts
 from acclimate.daemon.decode import Lane, Meter
 from acclimate.daemon.sampling import Sampler
@@ -223,6 +224,11 @@ class Engine:
     def model_path(self) -> Path:
         """The base model's file."""
         return self._path
+
+    @property
+    def base(self) -> LoadedModel:
+        """The base in memory, for who needs its vocabulary. Raises EngineError unless started."""
+        return self._contexts.model.loaded
 
     @property
     def context_limit(self) -> int:

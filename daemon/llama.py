@@ -11,14 +11,14 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from acclimate.adapters import native
-from acclimate.adapters.native import llama_cpp, model_params
+from acclimate.adapters.native import LoadedModel, llama_cpp, model_params
 from acclimate.store.errors import AdapterError, EngineError, ModelError
 
 NO_SLOT = 1  # llama_decode: no room in the KV cache, nothing was changed
 
 
 class Model:
-    """One GGUF in memory. Freeing it frees every adapter loaded for it."""
+    """One GGUF in memory. Its adapters have to be closed before it."""
 
     def __init__(
         self, path: Path, *, mmap: bool = True, gpu_layers: int | Literal["auto"] = "auto"
@@ -29,9 +29,10 @@ class Model:
         params.load_mode = (
             llama_cpp.LLAMA_LOAD_MODE_MMAP if mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
         )
-        self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-        if not self.pointer:
+        pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not pointer:
             raise ModelError(f"{path} cannot be loaded: {native.complaint()}", "acclimate doctor")
+        self._loaded: LoadedModel | None = LoadedModel(pointer)
         self.trained_context = int(llama_cpp.llama_model_n_ctx_train(self.pointer))
         self.width = int(llama_cpp.llama_model_n_embd(self.pointer))
         # A recurrent state cannot be cut back or shared, so prefixes cannot be reused.
@@ -41,10 +42,20 @@ class Model:
         )
         self.vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self.pointer))
 
+    @property
+    def loaded(self) -> LoadedModel:
+        """What keeps it in memory, for who needs its vocabulary. Raises EngineError when closed."""
+        if self._loaded is None:
+            raise EngineError("the model is closed")
+        return self._loaded
+
+    @property
+    def pointer(self) -> Any:
+        return self.loaded.pointer
+
     def close(self) -> None:
-        if self.pointer:
-            llama_cpp.llama_model_free(self.pointer)
-            self.pointer = None
+        """Free it, unless somebody still needs its vocabulary."""
+        self._loaded = None
 
 
 class Vocabulary:

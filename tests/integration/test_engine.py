@@ -322,7 +322,7 @@ def test_guessed_tokens_change_no_reply(
                 expected = list(plain.submit(asked))
                 assert [p.token for p in pieces] == [p.token for p in expected]
                 assert [p.logprob for p in pieces] == pytest.approx(
-                    [p.logprob for p in expected], abs=1e-3
+                    [p.logprob for p in expected], abs=3e-3
                 )
                 assert pieces[-1].finish_reason == expected[-1].finish_reason
             # The next turn goes on from what was kept.

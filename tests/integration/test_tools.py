@@ -30,7 +30,7 @@ CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"enum"
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Iterator[Served]:
     plain = Prompt.from_gguf(tiny_llama)
-    prompt = Prompt(plain._vocab, TAGGED, plain.architecture, plain)
+    prompt = Prompt(plain._vocab, TAGGED, plain.architecture, plain._owner)
     served = Served(tmp_path_factory.mktemp("tools"), tiny_llama, prompt)
     yield served
     served.close()
