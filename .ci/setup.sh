@@ -92,4 +92,5 @@ has torch || pip 'Installing torch: a large download' --progress-bar=off torch
 has llama_cpp_python ||
     pip 'Installing llama-cpp-python: it compiles for 5-10 minutes, once (pip keeps the result)' -v llama-cpp-python
 pip 'Installing Acclimate and its other dependencies' -e '.[dev]'
+"$venv/bin/python" -m compileall -q adapters daemon store # a third of a start otherwise
 printf 'Ready: %s/bin/acclimate\n' "$venv"
