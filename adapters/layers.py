@@ -34,8 +34,8 @@ from acclimate.adapters.base import Activations, Split, decoder, load_base
 from acclimate.adapters.losses import completion_nll
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.shipped import shipped_lines
-from acclimate.adapters.snapshot import Training
 from acclimate.adapters.train import Anchor
+from acclimate.adapters.training import Training
 from acclimate.store.errors import ModelError
 from acclimate.store.files import atomic_write, sha256_file
 

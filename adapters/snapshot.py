@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from acclimate.adapters.training import Training
 from acclimate.store.buffer import Example
 
 Precision = Literal["float32", "bfloat16", "nf4"]
@@ -52,30 +53,6 @@ def taught_of(example: Example) -> Taught:
     return Taught(
         id=example.id, kind=example.kind, content=example.content, passage=example.passage or ""
     )
-
-
-class Training(_Model):
-    """Hyperparameters that the person or a benchmark may set; see `train.Recipe`.
-
-    `top_layers` is the share of the layers that is trained, from the top; None: what `layers`
-    measures on the base.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    top_layers: float | None = None
-    modules: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    exposures: int = 36
-    least_steps: int = 170
-    batch: int = 8
-    replay_batch: int = 20
-    replay_exposures: int = 28
-    anchor_batch: int = 2
-    short_anchor_batch: int = 3
-    learning_rate: float = 5e-3
-    kl_weight: float = 20.0
-    wordings: int = 24
-    max_tokens: int = 512
 
 
 class Pace(_Model):

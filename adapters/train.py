@@ -31,7 +31,7 @@ from acclimate.adapters.losses import (
     per_sequence,
 )
 from acclimate.adapters.prompt import Encoded
-from acclimate.adapters.snapshot import Training
+from acclimate.adapters.training import Training
 
 CHECKPOINT_SECONDS = 20.0
 # Of the tokens that a step does not ask for, how many stand for all of them in its softmax.

@@ -37,9 +37,8 @@ from acclimate.adapters.snapshot import SNAPSHOT_FILE  # noqa: E402
 from acclimate.daemon import history  # noqa: E402
 from acclimate.daemon import log as logs  # noqa: E402
 from acclimate.daemon.bodies import ChatRequest  # noqa: E402
-from acclimate.daemon.config import Config  # noqa: E402
+from acclimate.daemon.config import Config, LearnConfig  # noqa: E402
 from acclimate.daemon.core import Core  # noqa: E402
-from acclimate.daemon.rounds import LearnConfig  # noqa: E402
 from acclimate.daemon.study import study  # noqa: E402
 from acclimate.store import ledger  # noqa: E402
 

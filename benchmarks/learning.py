@@ -29,7 +29,7 @@ from continual.probe import Base, Probe  # noqa: E402
 
 from acclimate.adapters.base import load_base, load_lora  # noqa: E402
 from acclimate.daemon import log as logs  # noqa: E402
-from acclimate.daemon.rounds import LearnConfig  # noqa: E402
+from acclimate.daemon.config import LearnConfig  # noqa: E402
 
 
 class Bench:

@@ -30,7 +30,7 @@ from acclimate.adapters.base import load_base, load_lora  # noqa: E402
 from acclimate.adapters.prompt import Prompt  # noqa: E402
 from acclimate.adapters.study import short_reply  # noqa: E402
 from acclimate.daemon import log as logs  # noqa: E402
-from acclimate.daemon.rounds import LearnConfig  # noqa: E402
+from acclimate.daemon.config import LearnConfig  # noqa: E402
 from acclimate.store import ledger  # noqa: E402
 
 STREAM = "development"  # for its general questions and prompts alone

@@ -6,21 +6,17 @@ Decides nothing itself; every part is told what it needs and knows no other.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
 import signal
 import socket
 import sqlite3
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -28,7 +24,6 @@ import structlog
 import uvicorn
 
 from acclimate.adapters import native
-from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import log as logs
 from acclimate.daemon import models, schedule, tuning
 from acclimate.daemon.attach import Attachment
@@ -37,10 +32,10 @@ from acclimate.daemon.contexts import BASE
 from acclimate.daemon.core import Core
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.embed import Embedder
-from acclimate.daemon.engine import Engine
 from acclimate.daemon.general import General
 from acclimate.daemon.inquire import Inquirer
-from acclimate.daemon.lock import HomeLock, Locked, boot_id
+from acclimate.daemon.loading import Loading
+from acclimate.daemon.lock import HomeLock, boot_id
 from acclimate.daemon.notify import Notifier
 from acclimate.daemon.probation import Probation
 from acclimate.daemon.reader import Reader
@@ -65,7 +60,6 @@ log = structlog.get_logger(__name__)
 RUN_FILE = "run.json"
 HOST = "127.0.0.1"
 STOP_SECONDS = 2  # what running replies get to end after SIGTERM
-LOCK_SECONDS = 5.0  # how long a command that has the home is waited for
 EMBED_BATCH = 4
 PROBATION_SECONDS = 5.0  # how often the evidence on the live adapter is looked at
 PROBATION_PAUSE_SECONDS = 60.0  # after an error
@@ -78,12 +72,15 @@ TRIM_SECONDS = 12.0  # memory is given back in the first idle seconds, not again
 class Daemon:
     """One home being served. `serve` blocks until a signal; everything else runs in threads."""
 
-    def __init__(self, home: Home, config: Config) -> None:
-        self.home = home
-        self.config = config
-        self.lock = HomeLock(home)
+    def __init__(self, loading: Loading) -> None:
+        self.loading = loading
+        self.home = loading.home
+        self.config = loading.config
+        self.lock = loading.lock
+        self.engine = loading.engine
+        self.base_sha256 = loading.base_sha256
         self.notifier = Notifier()
-        self.attachment = Attachment(home)
+        self.attachment = Attachment(self.home)
         self.stopping = threading.Event()
         self.work = threading.Event()  # there may be chunks without a vector
         self.watcher: Watcher | None = None
@@ -91,8 +88,6 @@ class Daemon:
     def serve(self) -> int:
         """Runs until SIGTERM or SIGINT. Raises AcclimateError when it cannot start."""
         with contextlib.ExitStack() as stack:
-            self._take_lock()
-            stack.callback(self.lock.release)
             logs.set_up(level=self.config.log.level, file=self.home.log / "daemon.log")
             stack.callback(logs.release_file)
             listener = listen(self.config.server.port)
@@ -118,19 +113,6 @@ class Daemon:
                 self.notifier.stopping()
         return 0
 
-    def _take_lock(self) -> None:
-        """A command may hold the home for a moment; a daemon that answers will not let go."""
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                return self.lock.acquire()
-            except Locked:
-                from acclimate.daemon.client import find_daemon
-
-                if time.monotonic() > deadline or find_daemon(self.home):
-                    raise
-                time.sleep(0.2)
-
     def _open(self, stack: contextlib.ExitStack) -> None:
         """Everything that serving needs, each with its end on the stack."""
         home, config = self.home, self.config
@@ -140,23 +122,9 @@ class Daemon:
             log.warning("reconciled", what=line)
         if renewed := renew(self.db):
             log.info("store_renewed", **{f"{name}_changed": n for name, n in vars(renewed).items()})
-        base = models.base_path(home, config)
-        self.base_sha256 = models.base_sha256(home, base)
+        self.loading.start(on_base=ledger.live(self.db) is None)
         embedder = models.embedder_path(home, config)
         embedder_sha256 = models.base_sha256(home, embedder)
-        self.tuning_file = tuning.file_for(home.cache, self.base_sha256)
-        # A page of a mapped file on a drive that was pulled out ends the process (SIGBUS).
-        self.engine = Engine(
-            base,
-            **config.engine.arguments(),
-            mmap=not home.portable,
-            tuning=tuning.read(self.tuning_file),
-        )
-        self.engine.start(warm=ledger.live(self.db) is None)
-        stack.callback(self.engine.stop)
-        self.prompt = Prompt.from_model(self.engine.base)
-        self.switch = Switch(home, self.db, self.engine, self.base_sha256)
-        self._load_live()
         self.embedder = Embedder(embedder, mmap=not home.portable)
         stack.callback(self.embedder.close)
         # By its hash, too: vectors of another file under the same name do not compare.
@@ -164,6 +132,9 @@ class Daemon:
         self.index = Index(self.db, home.index, embedder=name)
         stack.callback(self._flush_index)
         self.retriever = Retriever(self.db, self.index, self.embedder, config.retrieval)
+        self.prompt = self.loading.ready()
+        self.switch = Switch(home, self.db, self.engine, self.base_sha256)
+        self._load_live()
         embed = self.embedder.embed
         self.general = General(home.cache, embed, name)
         self.cueing = Cueing(self.db, embed, self.general)
@@ -175,7 +146,7 @@ class Daemon:
             config.learn,
             self.engine,
             self.switch,
-            base,
+            self.loading.base,
             self.base_sha256,
             self.scoping,
             self.cueing,
@@ -196,7 +167,7 @@ class Daemon:
             go_on=lambda: not (self.stopping.is_set() or self.engine.busy),
             taken_back=self._taken_back,
         )
-        self.inquirer = self._inquirer(base)
+        self.inquirer = self._inquirer()
         self.core = Core(
             home,
             config,
@@ -212,13 +183,13 @@ class Daemon:
             inquirer=self.inquirer,
             scoping=self.scoping,
             cueing=self.cueing if config.scope.cues else None,
-            reader=reader if config.retrieval.wants_reader(base) else None,
+            reader=reader if config.retrieval.wants_reader(self.engine.parameters) else None,
             embedder=self.embedder,
         )
 
-    def _inquirer(self, base: Path) -> Inquirer | None:
+    def _inquirer(self) -> Inquirer | None:
         """None where the base is not to write questions."""
-        if not self.config.study.wants(base):
+        if not self.config.study.wants(self.engine.parameters):
             return None
         return Inquirer(
             self.db,
@@ -328,14 +299,14 @@ class Daemon:
 
     def _tune(self) -> None:
         """Measures once how the engine is best used here, for the next start on."""
-        while not (self.tuning_file.exists() or self.stopping.wait(TUNE_SECONDS)):
+        while not (self.loading.tuning_file.exists() or self.stopping.wait(TUNE_SECONDS)):
             busy = self.engine.idle_seconds < TUNE_SECONDS or self.rounds.current() is not None
             if busy or psutil.cpu_percent(interval=1.0) > TUNE_LOAD or not self.attachment.attached:
                 continue
             try:
                 found = tuning.measure(
                     self.engine.model_path,
-                    self.tuning_file,
+                    self.loading.tuning_file,
                     go_on=lambda: not (self.engine.busy or self.stopping.is_set()),
                 )
             except OSError as error:
@@ -439,33 +410,9 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def run(home: Home, config: Config) -> int:
-    """Serves the home until SIGTERM or SIGINT; the process's exit code."""
-    _spare_memory()
-    # Before the server has its own handlers, a signal during start-up ends the process plainly.
-    signal.signal(signal.SIGTERM, _leave)
-    return Daemon(home, config).serve()
-
-
-def _spare_memory() -> None:
-    """Two heaps for all threads, where glibc would keep one for each and give none back.
-
-    What a context allocates stays out of them: freed within a heap, it would leave holes.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another libc
-            libc = ctypes.CDLL(None)
-            libc.mallopt(-8, 2)  # M_ARENA_MAX
-            libc.mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD, bytes; else it grows with use
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    if native.in_callback(frame):  # what is raised there is lost: the signal comes again
-        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
-        return
-    raise SystemExit(0)
+def run(loading: Loading) -> int:
+    """Serves a home until SIGTERM or SIGINT; the process's exit code. Raises AcclimateError."""
+    return Daemon(loading).serve()
 
 
 @contextlib.contextmanager

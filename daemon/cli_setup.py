@@ -80,15 +80,18 @@ def run(ctx: typer.Context) -> None:
     """
     gc.disable()  # of what is imported nothing is garbage; it takes a tenth of the start
 
-    from acclimate.daemon import app as daemon
     from acclimate.daemon import config
+    from acclimate.daemon.loading import Loading
 
     # A service manager does not start it again after this code.
     with wrong_usage(HomeError, ConfigError):
         home = session(ctx).home()
         settings = config.load(home)
-    with wrong_usage(ConfigError):
-        code = daemon.run(home, settings)
+    with Loading(home, settings) as loading:
+        from acclimate.daemon import app as daemon  # in the meantime
+
+        with wrong_usage(ConfigError):
+            code = daemon.run(loading)
     raise typer.Exit(code)
 
 

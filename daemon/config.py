@@ -1,29 +1,26 @@
 """The settings of a home: its config.toml over the defaults, checked as a whole.
 
-Knows no section's meaning: most classes stand beside the code that obeys them.
+Knows none of the code that obeys them, so that a start can read them first.
 """
 
 import difflib
 import json
 import tomllib
+from datetime import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from tomlkit.exceptions import TOMLKitError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from acclimate.adapters.probation import ProbationConfig
-from acclimate.daemon.inquire import StudyConfig
-from acclimate.daemon.log import LogConfig
-from acclimate.daemon.retrieve import RetrievalConfig
-from acclimate.daemon.rounds import LearnConfig
-from acclimate.daemon.schedule import ScheduleConfig
-from acclimate.daemon.scoping import ScopeConfig
-from acclimate.daemon.watch import WatchConfig
+from acclimate.adapters.thermostat import BUDGET
+from acclimate.adapters.training import Training
+from acclimate.store.balance import Caps
 from acclimate.store.errors import ConfigError
+from acclimate.store.extract import MAX_FILE_BYTES
 from acclimate.store.files import Home, atomic_write
+from acclimate.store.walk import DEFAULT_IGNORE, check_patterns
 
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -63,6 +60,128 @@ class ModelsConfig(_Section):
     embedder: str = Field(default="all-minilm-l6-v2", pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
 
 
+class ScopeConfig(_Section):
+    """`[scope]`."""
+
+    enabled: bool = True
+    cues: bool = True
+
+
+class RetrievalConfig(_Section):
+    """`[retrieval]`.
+
+    With all-MiniLM-L6-v2 the best passage for a question that the notes answer has a similarity
+    of 0.4 to 0.8, and for one about the world at large of 0.2 to 0.4.
+    """
+
+    enabled: bool = True
+    passages: int = Field(default=3, ge=1, le=50)
+    max_chars: int = Field(default=1500, ge=100, le=200_000)
+    min_similarity: float = Field(default=0.33, ge=-1, le=1)
+    min_relative: float = Field(default=0.9, ge=0, le=1)
+    min_words: float = Field(default=0.5, ge=0, le=1)
+    reader: Literal["auto", "on", "off"] = "auto"
+    reader_max_billion_parameters: float = Field(default=1.0, ge=0, le=1000)
+
+    def wants_reader(self, parameters: int) -> bool:
+        """Whether answers are to be looked for in passages, for a base with so many parameters."""
+        if self.reader == "auto":
+            return parameters < self.reader_max_billion_parameters * 1e9
+        return self.reader == "on"
+
+
+class WatchConfig(_Section):
+    """`[watch]`."""
+
+    settle_seconds: float = Field(default=1.0, ge=0.05, le=600)
+    scan_interval_seconds: float = Field(default=900.0, ge=1)
+    max_file_bytes: int = Field(default=MAX_FILE_BYTES, ge=1, le=100_000_000)
+    ignore: tuple[str, ...] = DEFAULT_IGNORE
+
+    @field_validator("ignore")
+    @classmethod
+    def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        check_patterns(patterns)
+        return patterns
+
+
+class StudyConfig(_Section):
+    """`[study]`."""
+
+    by_model: Literal["auto", "on", "off"] = "auto"
+    min_billion_parameters: float = Field(default=1.0, ge=0, le=1000)
+
+    def wants(self, parameters: int) -> bool:
+        """Whether a base with so many parameters is to write questions."""
+        if self.by_model == "auto":
+            return parameters >= self.min_billion_parameters * 1e9
+        return self.by_model == "on"
+
+
+class LearnConfig(_Section):
+    """`[learn]`."""
+
+    max_new: int = Field(default=200, ge=1, le=10_000)
+    replay: int = Field(default=192, ge=0, le=10_000)
+    max_from_notes: int = Field(default=24, ge=0, le=10_000)
+    max_source_share: float = Field(default=0.5, gt=0, le=1)
+    max_alike_per_round: int = Field(default=4, ge=1, le=10_000)
+    max_alike: int = Field(default=16, ge=1, le=10_000)
+    threads: int = Field(default=0, ge=0, le=256)
+    stall_seconds: float = Field(default=900.0, ge=10)
+    resume_after_seconds: float = Field(default=2.0, ge=0)
+    drift: float = Field(default=BUDGET, gt=0, le=1)
+    base_precision: Literal["auto", "float32", "bfloat16", "nf4"] = "auto"
+    rank: int = Field(default=8, ge=1, le=256)
+    top_layers: float = Field(default=0.0, ge=0, le=1)
+    exposures: int = Field(default=Training().exposures, ge=1, le=1000)
+    learning_rate: float = Field(default=Training().learning_rate, gt=0, le=1)
+
+    def caps(self) -> Caps:
+        """What one round takes of one source, and of examples that are alike."""
+        return Caps(
+            self.max_source_share, self.max_alike_per_round, self.max_alike, self.max_from_notes
+        )
+
+
+class ScheduleConfig(_Section):
+    """`[schedule]`."""
+
+    enabled: bool = True
+    every_minutes: float = Field(default=60.0, gt=0, le=60 * 24 * 365)
+    cron: str = ""
+    min_examples: int = Field(default=16, ge=1)
+    on_battery: bool = False
+    max_cpu_percent: float = Field(default=60.0, gt=0, le=100)
+    idle_seconds: float = Field(default=60.0, ge=0)
+    quiet_hours: str = ""
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _quiet(cls, value: str) -> str:
+        if value:
+            start, dash, end = value.partition("-")
+            if not dash:
+                raise ValueError("write quiet hours like 22:00-07:00")
+            clock(start), clock(end)
+        return value
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, value: str) -> str:
+        if value:
+            from apscheduler.triggers.cron import CronTrigger
+
+            CronTrigger.from_crontab(value)  # raises ValueError
+        return value
+
+
+class LogConfig(_Section):
+    """`[log]`."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class Config(_Section):
     """All settings. The shipped config.toml says what each one does."""
 
@@ -77,6 +196,14 @@ class Config(_Section):
     probation: ProbationConfig = ProbationConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     log: LogConfig = LogConfig()
+
+
+def clock(text: str) -> time:
+    """A time of day like "22:00". Raises ValueError."""
+    try:
+        return time.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time of day like 22:00") from None
 
 
 def load(home: Home) -> Config:
@@ -113,6 +240,9 @@ def set_value(home: Home, section: str, key: str, value: str | int | float | boo
 
     Raises ConfigError, and then the file is as it was.
     """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
     load(home)  # a file with another mistake is not touched
     text = home.config.read_text(encoding="utf-8") if home.config.exists() else template()
     try:

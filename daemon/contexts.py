@@ -96,12 +96,16 @@ class Contexts:
 
     # The model
 
-    def open(self, path: Path, *, mmap: bool, warm: bool) -> None:
+    def open(self, path: Path, *, mmap: bool) -> None:
         with self._native:
-            self._model = Model(path, mmap=mmap, gpu_layers=self._gpu_layers)
-            self._model_path = path
-            if warm:
-                self._lanes[BASE] = self._make(BASE, None)
+            if self._model is None:
+                self._model = Model(path, mmap=mmap, gpu_layers=self._gpu_layers)
+                self._model_path = path
+
+    def warm(self) -> None:
+        """Make the base's context now."""
+        with self._native:
+            self._lanes[BASE] = self._make(BASE, None)
 
     def close(self) -> None:
         """Free everything; nothing may decode any more."""

@@ -87,12 +87,18 @@ class Engine:
 
     # Life
 
+    def open(self) -> None:
+        """Load the model, which `start` does where this has not been called. Raises ModelError."""
+        self._contexts.open(self._path, mmap=self._mmap)
+
     def start(self, *, warm: bool = True) -> None:
         """Load the model and begin to serve; with `warm`, the base model's context is made now.
 
         Raises ModelError or EngineError. An engine starts once.
         """
-        self._contexts.open(self._path, mmap=self._mmap, warm=warm)
+        self.open()
+        if warm:
+            self._contexts.warm()
         self._running = True
         self._last_work = self.last_step = time.monotonic()
         self._thread.start()
@@ -229,6 +235,11 @@ class Engine:
     def base(self) -> LoadedModel:
         """The base in memory, for who needs its vocabulary. Raises EngineError unless started."""
         return self._contexts.model.loaded
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the base model has. Raises EngineError unless started."""
+        return self._contexts.model.parameters
 
     @property
     def context_limit(self) -> int:

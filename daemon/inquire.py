@@ -10,13 +10,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
 
-from acclimate.adapters.gguf_check import read_header
 from acclimate.adapters.inquiry import (
     GRAMMAR,
     MOST_TOKENS,
@@ -57,21 +53,6 @@ SECRET, UNFIT, KNOWN, UNREAD, GUESSED, FAILED = (
     "known without the note",
     "the engine refused",
 )
-
-
-class StudyConfig(BaseModel):
-    """`[study]` of config.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    by_model: Literal["auto", "on", "off"] = "auto"
-    min_billion_parameters: float = Field(default=1.0, ge=0, le=1000)
-
-    def wants(self, base: Path) -> bool:
-        """Whether this base, a GGUF file, is to write questions."""
-        if self.by_model == "auto":
-            return read_header(base).parameters >= self.min_billion_parameters * 1e9
-        return self.by_model == "on"
 
 
 class Interrupted(Exception):

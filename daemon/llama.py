@@ -33,6 +33,7 @@ class Model:
         if not pointer:
             raise ModelError(f"{path} cannot be loaded: {native.complaint()}", "acclimate doctor")
         self._loaded: LoadedModel | None = LoadedModel(pointer)
+        self.parameters = int(llama_cpp.llama_model_n_params(self.pointer))
         self.trained_context = int(llama_cpp.llama_model_n_ctx_train(self.pointer))
         self.width = int(llama_cpp.llama_model_n_embd(self.pointer))
         # A recurrent state cannot be cut back or shared, so prefixes cannot be reused.

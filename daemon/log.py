@@ -8,10 +8,9 @@ import logging
 import logging.handlers
 import sys
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
 import structlog
-from pydantic import BaseModel, ConfigDict
 from structlog.typing import EventDict, WrappedLogger
 
 HIDDEN = "[hidden]"
@@ -21,14 +20,6 @@ _OWN_WORDS = {"text", "content", "prompt", "reply", "messages", "question", "ans
 _PRIVATE_KEYS = frozenset(_SECRETS | _OWN_WORDS)
 _ROTATE_BYTES = 1_000_000
 _ROTATED_FILES = 3
-
-
-class LogConfig(BaseModel):
-    """`[log]` of config.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 def set_up(

@@ -22,7 +22,8 @@ from acclimate.adapters.probation import (
     predecessors,
 )
 from acclimate.adapters.prompt import Encoded, Prompt
-from acclimate.adapters.snapshot import Training, taught_of
+from acclimate.adapters.snapshot import taught_of
+from acclimate.adapters.training import Training
 from acclimate.daemon import history
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.switch import Switch

@@ -7,15 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
-from acclimate.adapters.gguf_check import read_header
 from acclimate.adapters.request import asks_to_write
+from acclimate.daemon.config import RetrievalConfig
 from acclimate.store.chats import asked_in
 from acclimate.store.chunk import sentences
 from acclimate.store.db import Db
@@ -38,31 +36,6 @@ _QUESTION_WORDS = frozenset(
         " which whose will with would your",
     )
 )
-
-
-class RetrievalConfig(BaseModel):
-    """`[retrieval]` of config.toml.
-
-    With all-MiniLM-L6-v2 the best passage for a question that the notes answer has a similarity
-    of 0.4 to 0.8, and for one about the world at large of 0.2 to 0.4.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    enabled: bool = True
-    passages: int = Field(default=3, ge=1, le=50)
-    max_chars: int = Field(default=1500, ge=100, le=200_000)
-    min_similarity: float = Field(default=0.33, ge=-1, le=1)
-    min_relative: float = Field(default=0.9, ge=0, le=1)
-    min_words: float = Field(default=0.5, ge=0, le=1)
-    reader: Literal["auto", "on", "off"] = "auto"
-    reader_max_billion_parameters: float = Field(default=1.0, ge=0, le=1000)
-
-    def wants_reader(self, base: Path) -> bool:
-        """Whether answers are to be looked for in passages, for this base, a GGUF file."""
-        if self.reader == "auto":
-            return read_header(base).parameters < self.reader_max_billion_parameters * 1e9
-        return self.reader == "on"
 
 
 class TextEmbedder(Protocol):

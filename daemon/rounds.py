@@ -16,11 +16,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
 
 from acclimate.adapters.gguf_check import read_header
 from acclimate.adapters.mixture import Mixture, choose, round_key, seed_of
@@ -33,10 +32,11 @@ from acclimate.adapters.snapshot import (
     Precision,
     Result,
     Snapshot,
-    Training,
     taught_of,
 )
-from acclimate.adapters.thermostat import BUDGET, PER_ROUND, Held, kl_weight
+from acclimate.adapters.thermostat import PER_ROUND, Held, kl_weight
+from acclimate.adapters.training import Training
+from acclimate.daemon.config import LearnConfig
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
@@ -44,7 +44,6 @@ from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch
 from acclimate.daemon.updates import Updates
 from acclimate.store import buffer, ledger, receipts
-from acclimate.store.balance import Caps
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError, AdapterError, RoundError
 from acclimate.store.files import (
@@ -79,34 +78,6 @@ WORKER_ENVIRONMENT = {
     # Nor may each of its threads keep what it once had: 200 MB of two halves of a step.
     "MALLOC_ARENA_MAX": "1",
 }
-
-
-class LearnConfig(BaseModel):
-    """`[learn]` of config.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_new: int = Field(default=200, ge=1, le=10_000)
-    replay: int = Field(default=192, ge=0, le=10_000)
-    max_from_notes: int = Field(default=24, ge=0, le=10_000)
-    max_source_share: float = Field(default=0.5, gt=0, le=1)
-    max_alike_per_round: int = Field(default=4, ge=1, le=10_000)
-    max_alike: int = Field(default=16, ge=1, le=10_000)
-    threads: int = Field(default=0, ge=0, le=256)
-    stall_seconds: float = Field(default=900.0, ge=10)
-    resume_after_seconds: float = Field(default=2.0, ge=0)
-    drift: float = Field(default=BUDGET, gt=0, le=1)
-    base_precision: Literal["auto", "float32", "bfloat16", "nf4"] = "auto"
-    rank: int = Field(default=8, ge=1, le=256)
-    top_layers: float = Field(default=0.0, ge=0, le=1)
-    exposures: int = Field(default=Training().exposures, ge=1, le=1000)
-    learning_rate: float = Field(default=Training().learning_rate, gt=0, le=1)
-
-    def caps(self) -> Caps:
-        """What one round takes of one source, and of examples that are alike."""
-        return Caps(
-            self.max_source_share, self.max_alike_per_round, self.max_alike, self.max_from_notes
-        )
 
 
 class Rounds:

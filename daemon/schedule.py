@@ -17,50 +17,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from acclimate.daemon.config import ScheduleConfig, clock
 from acclimate.store.errors import AcclimateError
 
 log = structlog.get_logger(__name__)
-
-
-def _clock(text: str) -> time:
-    try:
-        return time.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a time of day like 22:00") from None
-
-
-class ScheduleConfig(BaseModel):
-    """`[schedule]` of config.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    enabled: bool = True
-    every_minutes: float = Field(default=60.0, gt=0, le=60 * 24 * 365)
-    cron: str = ""
-    min_examples: int = Field(default=16, ge=1)
-    on_battery: bool = False
-    max_cpu_percent: float = Field(default=60.0, gt=0, le=100)
-    idle_seconds: float = Field(default=60.0, ge=0)
-    quiet_hours: str = ""
-
-    @field_validator("quiet_hours")
-    @classmethod
-    def _quiet(cls, value: str) -> str:
-        if value:
-            start, dash, end = value.partition("-")
-            if not dash:
-                raise ValueError("write quiet hours like 22:00-07:00")
-            _clock(start), _clock(end)
-        return value
-
-    @field_validator("cron")
-    @classmethod
-    def _cron(cls, value: str) -> str:
-        if value:
-            CronTrigger.from_crontab(value)  # raises ValueError
-        return value
 
 
 @dataclass(frozen=True)
@@ -87,7 +48,7 @@ def quiet(now: time, hours: str) -> bool:
     if not hours:
         return False
     start, _, end = hours.partition("-")
-    first, last = _clock(start), _clock(end)
+    first, last = clock(start), clock(end)
     return first <= now < last if first <= last else now >= first or now < last
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from acclimate.adapters.request import may_be_question
 from acclimate.adapters.scope import Scope
 from acclimate.adapters.snapshot import Taught
+from acclimate.daemon.config import ScopeConfig
 from acclimate.daemon.cueing import Cueing, asked_of, keys, lean
 from acclimate.daemon.general import Embed, General
 from acclimate.daemon.retrieve import MAX_QUERY_CHARS
@@ -32,15 +32,6 @@ SCOPE_FILE = "scope.json"
 # Where nothing is known yet: what an adapter's share of general text may be taken for.
 USUAL_SHARE = 0.5
 LOOKED_AT = 8  # of a conversation, the user's last messages
-
-
-class ScopeConfig(BaseModel):
-    """`[scope]` of config.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    enabled: bool = True
-    cues: bool = True
 
 
 class Scoping:

@@ -15,18 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
+from acclimate.daemon.config import WatchConfig
 from acclimate.store.db import Db
 from acclimate.store.errors import AcclimateError
-from acclimate.store.extract import MAX_FILE_BYTES
 from acclimate.store.ingest import IngestResult, ingest_file
 from acclimate.store.scan import ScanReport, scan
 from acclimate.store.sources import Source
-from acclimate.store.walk import DEFAULT_IGNORE, Ignore, check_patterns
+from acclimate.store.walk import Ignore
 
 log = structlog.get_logger(__name__)
 
@@ -37,23 +36,6 @@ _PATIENCE = 10
 _CHECK_SECONDS = 5.0
 # Reading a file gives these: a handler that reads because of them would never stop.
 _OWN_EVENTS = ("opened", "closed_no_write")
-
-
-class WatchConfig(BaseModel):
-    """`[watch]` of config.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    settle_seconds: float = Field(default=1.0, ge=0.05, le=600)
-    scan_interval_seconds: float = Field(default=900.0, ge=1)
-    max_file_bytes: int = Field(default=MAX_FILE_BYTES, ge=1, le=100_000_000)
-    ignore: tuple[str, ...] = DEFAULT_IGNORE
-
-    @field_validator("ignore")
-    @classmethod
-    def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        check_patterns(patterns)
-        return patterns
 
 
 OnChange = Callable[[Source, IngestResult | ScanReport], None]

@@ -3,16 +3,20 @@
 Knows no database; opens folders only through the one above, so no link leads out.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from acclimate.store.extract import MAX_DEPTH, Missing, Refused, open_below, read_file
 from acclimate.store.files import MARKER
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 MAX_IGNORE_BYTES = 100_000
 DEFAULT_IGNORE = ("*~", "*.tmp", "*.part", "*.swp", "~$*", "#*#", "__pycache__/", "node_modules/")
@@ -92,6 +96,8 @@ class Ignore:
 
 def check_patterns(patterns: Iterable[str]) -> None:
     """Raise ValueError naming the first pattern that .gitignore's rules do not allow."""
+    from pathspec import GitIgnoreSpec
+
     for pattern in patterns:
         try:
             GitIgnoreSpec.from_lines([pattern])
@@ -100,6 +106,8 @@ def check_patterns(patterns: Iterable[str]) -> None:
 
 
 def _spec(patterns: Iterable[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
     good = []
     for pattern in patterns:
         try:

@@ -13,11 +13,10 @@ import pytest
 import uvicorn
 
 from acclimate.adapters.prompt import Prompt
-from acclimate.daemon.config import Config
+from acclimate.daemon.config import Config, RetrievalConfig
 from acclimate.daemon.core import Core
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
-from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.server import create_app
 from acclimate.daemon.switch import Switch
 from acclimate.store.db import Db

@@ -12,7 +12,7 @@ from typing import Any
 import transformers
 
 from acclimate.adapters.train import Diverged
-from acclimate.daemon.rounds import LearnConfig
+from acclimate.daemon.config import LearnConfig
 from continual.material import RoundMaterial, rounds
 from continual.methods import build
 from continual.probe import Base, Probe

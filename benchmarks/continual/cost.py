@@ -33,7 +33,7 @@ from acclimate.adapters.train import (  # noqa: E402
     _schedule,
     rows_of,
 )
-from acclimate.daemon.rounds import LearnConfig  # noqa: E402
+from acclimate.daemon.config import LearnConfig  # noqa: E402
 from continual import flops, streams  # noqa: E402
 from continual.home import BASE  # noqa: E402
 from continual.material import rounds  # noqa: E402

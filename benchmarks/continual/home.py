@@ -14,14 +14,14 @@ from typing import Any
 from acclimate.adapters import pace
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.snapshot import Pace, Precision, Taught, taught_of
-from acclimate.daemon.config import Config
+from acclimate.daemon.config import Config, LearnConfig
 from acclimate.daemon.cueing import Cue, Cueing
 from acclimate.daemon.embed import Embedder
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.general import General
 from acclimate.daemon.reader import Quote, Reader
 from acclimate.daemon.retrieve import Found, Retriever
-from acclimate.daemon.rounds import LearnConfig, Rounds
+from acclimate.daemon.rounds import Rounds
 from acclimate.daemon.scoping import Scoping
 from acclimate.daemon.study import study
 from acclimate.daemon.switch import Switch

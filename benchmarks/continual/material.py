@@ -16,7 +16,7 @@ from acclimate.adapters.mixture import choose, round_key, seed_of
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.snapshot import Snapshot, Taught, taught_of
 from acclimate.adapters.train import Lesson
-from acclimate.daemon.rounds import LearnConfig
+from acclimate.daemon.config import LearnConfig
 from acclimate.daemon.study import study
 from acclimate.store import buffer, sources
 from acclimate.store.balance import Caps

@@ -20,8 +20,8 @@ from acclimate.adapters.base import ALL_LINEAR, LoraShape
 from acclimate.adapters.layers import choose
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.shipped import shipped_lines
-from acclimate.adapters.snapshot import Training
 from acclimate.adapters.train import Anchor, _in_turn
+from acclimate.adapters.training import Training
 from acclimate.store.files import sha256_file
 from continual.distil import ContextDistillation
 from continual.ewc import Ewc

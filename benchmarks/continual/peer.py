@@ -31,7 +31,7 @@ from acclimate.adapters.base import load_base  # noqa: E402
 from acclimate.adapters.evaluate import share  # noqa: E402
 from acclimate.adapters.prompt import Encoded, Prompt  # noqa: E402
 from acclimate.adapters.train import rows_of  # noqa: E402
-from acclimate.daemon.rounds import LearnConfig  # noqa: E402
+from acclimate.daemon.config import LearnConfig  # noqa: E402
 from continual import streams  # noqa: E402
 from continual.home import BASE  # noqa: E402
 from continual.material import rounds  # noqa: E402

@@ -20,7 +20,6 @@ from torch import Tensor
 from acclimate.adapters.base import Activations, Batch, LoraShape, Split, add_lora, head
 from acclimate.adapters.losses import Part, completion_nll, per_sequence
 from acclimate.adapters.prompt import Encoded, Prompt
-from acclimate.adapters.snapshot import Training
 from acclimate.adapters.train import (
     SAMPLED_TOKENS,
     Diverged,
@@ -31,6 +30,7 @@ from acclimate.adapters.train import (
     _schedule,
     rows_of,
 )
+from acclimate.adapters.training import Training
 from continual import flops
 
 RECIPE = Recipe(least_steps=Training().least_steps)  # ours

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from acclimate.adapters.base import load_base  # noqa: E402
 from acclimate.adapters.prompt import Prompt  # noqa: E402
-from acclimate.daemon.rounds import LearnConfig  # noqa: E402
+from acclimate.daemon.config import LearnConfig  # noqa: E402
 from acclimate.store.files import atomic_write  # noqa: E402
 from continual import streams  # noqa: E402
 from continual.baselines import live, score  # noqa: E402

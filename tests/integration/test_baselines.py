@@ -26,7 +26,7 @@ from acclimate.adapters.base import (
 )
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.train import Lesson, Recipe, train
-from acclimate.daemon.rounds import LearnConfig
+from acclimate.daemon.config import LearnConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 

@@ -17,11 +17,10 @@ from typer.testing import CliRunner
 
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import app, cli, client
-from acclimate.daemon.config import Config
+from acclimate.daemon.config import Config, RetrievalConfig
 from acclimate.daemon.core import Core
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.lock import HomeLock, boot_id
-from acclimate.daemon.retrieve import RetrievalConfig
 from acclimate.daemon.server import create_app
 from acclimate.daemon.token import load_or_create_token
 from acclimate.store import conversations, ledger

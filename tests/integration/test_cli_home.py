@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from acclimate.daemon import cli
 from acclimate.daemon.cli_common import Exit
-from acclimate.daemon.lock import HomeLock, Locked
+from acclimate.daemon.lock import HomeLock
 from acclimate.daemon.trial import try_model
 from acclimate.store import ledger
 from acclimate.store.db import Db
@@ -105,11 +105,9 @@ def test_run_ends_with_2_where_starting_again_would_not_help(
     assert "hint: did you mean port?" in call("run", code=2).stderr
     home.config.unlink()
 
-    def taken(*_: object) -> int:
-        raise Locked("a daemon uses it already")
-
-    monkeypatch.setattr("acclimate.daemon.app.run", taken)
-    call("run", code=1)
+    monkeypatch.setattr("acclimate.daemon.loading.LOCK_SECONDS", 0.0)
+    with HomeLock(home):
+        assert "a daemon uses" in call("run", code=1).stderr
 
 
 def test_logs_of_a_command_go_to_stderr(home: Home) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from acclimate.daemon.config import Config
+from acclimate.daemon.config import Config, LearnConfig
 from acclimate.daemon.core import Core
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.forgetting import Asked
-from acclimate.daemon.rounds import LearnConfig, Rounds
+from acclimate.daemon.rounds import Rounds
 from acclimate.daemon.stream import Request
 from acclimate.daemon.switch import Switch
 from acclimate.store import buffer, ledger, receipts

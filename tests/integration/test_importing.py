@@ -22,7 +22,8 @@ from starlette.testclient import TestClient
 
 from acclimate.adapters.lora import CONFIG, WEIGHTS
 from acclimate.adapters.prompt import Prompt
-from acclimate.adapters.snapshot import Snapshot, Training
+from acclimate.adapters.snapshot import Snapshot
+from acclimate.adapters.training import Training
 from acclimate.daemon import exporting, importing, models, trial
 from acclimate.daemon.config import Config
 from acclimate.daemon.core import Core

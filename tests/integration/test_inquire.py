@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from acclimate.adapters import inquiry
+from acclimate.adapters.gguf_check import read_header
 from acclimate.adapters.inquiry import says
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import inquire
+from acclimate.daemon.config import StudyConfig
 from acclimate.daemon.engine import Busy, Engine
-from acclimate.daemon.inquire import Inquirer, Interrupted, StudyConfig
+from acclimate.daemon.inquire import Inquirer, Interrupted
 from acclimate.daemon.stream import Request
 from acclimate.daemon.study import study
 from acclimate.store import buffer, inquiries
@@ -238,11 +240,13 @@ def test_the_thread_waits_for_rest_and_says_why(db: Db, monkeypatch: pytest.Monk
     assert asking.waiting() == 0 and inquiries.total(db).kept == 1
 
 
-def test_auto_goes_by_the_size_of_the_base(tiny_llama: Path) -> None:
-    assert not StudyConfig().wants(tiny_llama)
-    assert StudyConfig(min_billion_parameters=1e-5).wants(tiny_llama)
-    assert StudyConfig(by_model="on").wants(tiny_llama)
-    assert not StudyConfig(by_model="off", min_billion_parameters=0).wants(tiny_llama)
+def test_auto_goes_by_the_size_of_the_base(engine: Engine, tiny_llama: Path) -> None:
+    size = engine.parameters
+    assert size == read_header(tiny_llama).parameters
+    assert not StudyConfig().wants(size)
+    assert StudyConfig(min_billion_parameters=1e-5).wants(size)
+    assert StudyConfig(by_model="on").wants(size)
+    assert not StudyConfig(by_model="off", min_billion_parameters=0).wants(size)
 
 
 @pytest.fixture

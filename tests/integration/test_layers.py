@@ -15,8 +15,8 @@ from acclimate.adapters.export import save_peft
 from acclimate.adapters.layers import Layer, change, choose, gradients, measure
 from acclimate.adapters.prompt import Encoded, Prompt
 from acclimate.adapters.shipped import shipped_lines
-from acclimate.adapters.snapshot import Training
 from acclimate.adapters.train import Anchor
+from acclimate.adapters.training import Training
 
 HELD = ["How do I boil an egg?", "Name a river.", "Why is the sky blue?"]
 

@@ -40,7 +40,7 @@ from acclimate.adapters.material import (
 from acclimate.adapters.merge import merge
 from acclimate.adapters.native import llama_cpp
 from acclimate.adapters.prompt import Encoded, Prompt
-from acclimate.adapters.snapshot import Result, Snapshot, Training
+from acclimate.adapters.snapshot import Result, Snapshot
 from acclimate.adapters.train import (
     Checkpoint,
     Diverged,
@@ -50,6 +50,7 @@ from acclimate.adapters.train import (
     _in_turn,
     train,
 )
+from acclimate.adapters.training import Training
 from acclimate.daemon.engine import Engine
 from acclimate.store.errors import AdapterError
 from acclimate.store.files import sha256_file

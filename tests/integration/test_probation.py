@@ -21,9 +21,10 @@ from acclimate.adapters.probation import ProbationConfig
 from acclimate.adapters.prompt import Prompt
 from acclimate.adapters.snapshot import CANDIDATE_DIR, Canary, Result, Snapshot, taught_of
 from acclimate.daemon import history
+from acclimate.daemon.config import LearnConfig
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.probation import Probation, state
-from acclimate.daemon.rounds import LearnConfig, Rounds
+from acclimate.daemon.rounds import Rounds
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.stream import Request
 from acclimate.daemon.switch import Switch

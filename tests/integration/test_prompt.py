@@ -28,3 +28,12 @@ def test_the_vocabulary_outlives_the_engine_that_loaded_it(tiny_llama: Path) -> 
     alone = Prompt.from_gguf(tiny_llama)
     assert prompt.tokenize("Hello there") == alone.tokenize("Hello there")
     assert prompt.end_ids == alone.end_ids
+
+
+def test_the_opening_is_what_any_two_conversations_share(real_models: Path) -> None:
+    prompt = Prompt.from_gguf(real_models / "smollm2-135m-instruct.gguf")
+    opening = prompt.opening()
+    asked = [
+        prompt.encode_prompt([{"role": "user", "content": text}]) for text in ("What?", "Say it.")
+    ]
+    assert opening and all(tokens[: len(opening)] == opening for tokens in asked)

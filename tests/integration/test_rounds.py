@@ -22,16 +22,17 @@ import psutil
 import pytest
 from lessons import taught
 
-from acclimate.adapters.snapshot import Snapshot, Training
+from acclimate.adapters.snapshot import Snapshot
+from acclimate.adapters.training import Training
 from acclimate.daemon import history
 from acclimate.daemon import rounds as rounds_module
-from acclimate.daemon.config import Config
+from acclimate.daemon.config import Config, LearnConfig
 from acclimate.daemon.core import Core
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.forgetting import Asked
 from acclimate.daemon.general import General
-from acclimate.daemon.rounds import LearnConfig, Rounds
+from acclimate.daemon.rounds import Rounds
 from acclimate.daemon.sampling import Sampling
 from acclimate.daemon.scoping import SCOPE_FILE, Scoping
 from acclimate.daemon.stream import Request

@@ -13,7 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from acclimate.daemon import watch
-from acclimate.daemon.watch import WatchConfig, Watcher
+from acclimate.daemon.config import WatchConfig
+from acclimate.daemon.watch import Watcher
 from acclimate.store import sources
 from acclimate.store.db import Db
 from acclimate.store.files import Home
@@ -176,7 +177,8 @@ def test_an_overflow_that_watchdog_logs_is_a_scan(watching: Watching, root: Path
 CHILD = """
 import sys, time
 from pathlib import Path
-from acclimate.daemon.watch import WatchConfig, Watcher
+from acclimate.daemon.config import WatchConfig
+from acclimate.daemon.watch import Watcher
 from acclimate.store import sources
 from acclimate.store.db import Db
 db = Db(Path(sys.argv[1]))

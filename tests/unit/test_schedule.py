@@ -5,7 +5,8 @@ from datetime import datetime
 
 import pytest
 
-from acclimate.daemon.schedule import Conditions, Schedule, ScheduleConfig, obstacle, unrest
+from acclimate.daemon.config import ScheduleConfig
+from acclimate.daemon.schedule import Conditions, Schedule, obstacle, unrest
 from acclimate.store.errors import AcclimateError, Detached
 
 
