@@ -143,6 +143,8 @@ class Reader:
         `personal` says that the question is about the person's life. Raises EngineError,
         AdapterError.
         """
+        if not passages:
+            return None
         near = [hit.score for hit in passages]
         quotes = self.read(question, vector, [hit.text for hit in passages], near)
         if not quotes or quotes[0].score <= (SURE_OF_PERSON if personal else SURE):

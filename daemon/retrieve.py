@@ -167,7 +167,8 @@ class Retriever:
         return vectors
 
     def _vector(self, query: str) -> NDArray[np.float32] | None:
-        if self._embedder is None or not query.strip():
+        """Its meaning; None where there is nothing to compare it with."""
+        if self._embedder is None or not query.strip() or not self._index.size:
             return None
         vector: NDArray[np.float32] = self._embedder.embed([query[:MAX_QUERY_CHARS]])[0]
         return vector

@@ -30,7 +30,7 @@ class Tuning:
     """
 
     threads: int
-    batch_tokens: int = 128  # a larger batch costs memory
+    batch_tokens: int = 256  # a larger batch costs memory
     flash_attention: bool | None = None
     prompt_speed: float = 0.0
     reply_speed: float = 0.0

@@ -1,6 +1,5 @@
 """The HTTP side of a daemon on a tiny random model, over a real socket; for tests of its routes."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 import uvicorn
 
 from acclimate.adapters.prompt import Prompt
+from acclimate.daemon.app import listen
 from acclimate.daemon.config import Config, RetrievalConfig
 from acclimate.daemon.core import Core
 from acclimate.daemon.embed import Embedder
@@ -52,8 +52,7 @@ class Served:
             switch=Switch(self.home, self.db, self.engine, sha256_file(model)),
             embedder=embedder,
         )
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
+        listener = listen(0)
         self.port = int(listener.getsockname()[1])
         app = create_app(self.core, token=TOKEN, port=self.port)
         self.server = uvicorn.Server(

@@ -1,5 +1,6 @@
 """The daemon as a process on a tiny home: how it starts, ends, and what it survives."""
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -18,6 +19,7 @@ import psutil
 import pytest
 from real_daemon import EMBEDDER, RealDaemon, make_home, settle
 
+from acclimate.daemon.app import listen
 from acclimate.daemon.lock import HomeLock
 from acclimate.store import ledger
 from acclimate.store.db import Db
@@ -26,6 +28,26 @@ from acclimate.store.files import Home, sha256_file
 STOP_SECONDS = 5.0  # what is promised in every state
 BANNED = {"logit_bias": {"0": -100, "1": -100, "2": -100}}  # replies that end only by their length
 Daemons = Callable[..., RealDaemon]
+
+
+def test_a_small_piece_of_a_reply_is_sent_at_once() -> None:
+    """Nagle's algorithm would hold it until the client acknowledged the piece before."""
+
+    async def delayed() -> int:
+        accepted = asyncio.get_running_loop().create_future()
+        server = await asyncio.start_server(
+            lambda _, writer: accepted.set_result(writer), sock=listen(0)
+        )
+        async with server:
+            _, client = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer = await accepted
+            held: socket.socket = writer.get_extra_info("socket")
+            option = held.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            client.close()
+            writer.close()
+            return option
+
+    assert asyncio.run(delayed())
 
 
 @pytest.fixture(scope="module")

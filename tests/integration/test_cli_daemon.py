@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -75,8 +74,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Iterat
             prompt=Prompt.from_gguf(tiny_llama),
             rounds=QuickRounds(db),
         )
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
+        listener = app.listen(0)
         port = listener.getsockname()[1]
         guarded = create_app(core, token=load_or_create_token(home), port=port)
         server = uvicorn.Server(uvicorn.Config(guarded, log_config=None, lifespan="off"))

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from acclimate.adapters.passages import with_passages
+from acclimate.daemon.config import RetrievalConfig
 from acclimate.daemon.retrieve import (
-    RetrievalConfig,
     Retriever,
     question_of,
     shared_words,

@@ -11,13 +11,13 @@ from lessons import taught
 from numpy.typing import NDArray
 
 from acclimate.adapters.scope import MISSED, RIDGE, Scope
+from acclimate.daemon.config import ScopeConfig
 from acclimate.daemon.cueing import Cueing
 from acclimate.daemon.general import General
 from acclimate.daemon.scoping import (
     LOOKED_AT,
     SCOPE_FILE,
     USUAL_SHARE,
-    ScopeConfig,
     Scoping,
 )
 from acclimate.store.db import Db
