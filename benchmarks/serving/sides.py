@@ -62,9 +62,10 @@ class Side:
         )
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end and self.process.poll() is None:
-            with contextlib.suppress(httpx.TransportError):
-                if self.client.get("/health").status_code == 200:
-                    return
+            if _listens(address):  # asked first, since it takes nothing from who is starting
+                with contextlib.suppress(httpx.TransportError):
+                    if self.client.get("/health").status_code == 200:
+                        return
             time.sleep(POLL_SECONDS)
         self.close()
         raise Failed(f"{self.name} does not serve")
@@ -108,6 +109,12 @@ class Side:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _listens(address: str) -> bool:
+    url = httpx.URL(address)
+    with socket.socket() as tried:
+        return tried.connect_ex((url.host, url.port)) == 0
 
 
 class Ours(Side):
