@@ -90,7 +90,9 @@ class Loading:
         self.engine.start(warm=on_base)
         if on_base:
             with suppress(AcclimateError):  # a template may refuse to be tried
-                self.engine.submit(Request(self._prompt.opening(), max_tokens=1)).text()
+                self.engine.submit(
+                    Request(self._prompt.opening(), max_tokens=1, background=True)
+                ).text()
 
     def _take_lock(self) -> None:
         """A command may hold the home for a moment; a daemon that answers will not let go."""

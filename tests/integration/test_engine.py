@@ -298,6 +298,26 @@ def test_a_long_prompt_in_the_background_comes_in_pieces(engine: Engine) -> None
     assert len(steps) > 3 and max(map(sum, steps)) < 100
 
 
+def test_idle_sequences_make_room_but_for_the_latest(engine: Engine) -> None:
+    """Of 512 tokens they may hold 128, or the one that was used last."""
+
+    def read_anew(prompt: list[int]) -> int:
+        stream = engine.submit(ask(prompt, max_tokens=1))
+        reply(stream)
+        return len(prompt) - stream.cached_tokens
+
+    def prompt(first: int, length: int) -> list[int]:
+        return [first, *(40 + n % 100 for n in range(length - 1))]
+
+    long, short = prompt(10, 300), [prompt(11 + n, 50) for n in range(3)]
+    assert read_anew(long) == 300
+    assert read_anew(short[0]) == 50
+    assert read_anew(long) == 1  # the latest one, whatever its length
+    assert [read_anew(one) for one in short] == [1, 50, 50]  # long goes when there is another
+    assert [read_anew(one) for one in short] == [1, 1, 1]
+    assert read_anew(long) == 300
+
+
 def test_stop_strings_end_a_reply(tiny_llama: Path, engine: Engine) -> None:
     whole = engine.submit(ask(PROMPT, max_tokens=60)).text()
     stop = whole[20:23]  # random text: characters from several tokens
