@@ -367,6 +367,10 @@ class Contexts:
 
     def _make(self, name: str, adapter: Adapter | None) -> Lane:
         model = self.model
+        # What did not hold has to be cut off again. And with two threads attention sums up a token
+        # alone in another order than several: the reply could go another way where two tokens are
+        # nearly as likely, and be another one each time.
+        guesses = self._prompt_lookup and not model.recurrent and self._tuning.threads == 1
         context = Context(
             model,
             adapter,
@@ -375,7 +379,7 @@ class Contexts:
             batch=self._tuning.batch_tokens,
             threads=self._tuning.threads,
             flash_attention=self._tuning.flash_attention,
-            outputs=self._sequences + (lookup.MOST if self._prompt_lookup else 0),
+            outputs=self._sequences + (lookup.MOST if guesses else 0),
         )
         try:
             context.warm(0)
@@ -389,8 +393,7 @@ class Contexts:
             sequences=self._sequences,
             max_tokens=self.limit,
             shareable=not model.recurrent,
-            # What did not hold has to be cut off again.
-            guesses=self._prompt_lookup and not model.recurrent,
+            guesses=guesses,
             meter=self._meter,
         )
 

@@ -298,6 +298,19 @@ def test_a_long_prompt_in_the_background_comes_in_pieces(engine: Engine) -> None
     assert len(steps) > 3 and max(map(sum, steps)) < 100
 
 
+def test_nothing_is_guessed_where_it_would_be_rounded_otherwise(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Meter, "guesses_pay", lambda *_: True)
+    guessed = {}
+    for threads in (1, 2):
+        engine = make_engine(tiny_llama, threads=threads)
+        reply(engine.submit(ask([40, 41, 42] * 30, max_tokens=60)))
+        guessed[threads] = engine.stats()["guessed_tokens"]
+        engine.stop()
+    assert guessed[1] > 0 == guessed[2]
+
+
 def test_idle_sequences_make_room_but_for_the_latest(engine: Engine) -> None:
     """Of 512 tokens they may hold 128, or the one that was used last."""
 
