@@ -29,9 +29,9 @@ from serving.figures import Figure
 from serving.footprint import MB, resident
 
 ADAPTERS = 9  # more than a daemon keeps in memory, so that some are freed and loaded again
-# Nats by which rounding may move two tokens against each other: the likeliest one's own moved by up to
-# 0.27 between a token alone and several in a step (docs/performance.md). The other adapter's replies
-# must not pass with it.
+# Nats by which rounding may move two tokens against each other: the likeliest one alone moved by up
+# to 0.27 between one token and several in a step (docs/design.md, Prompt lookup). The other
+# adapter's replies must not pass with it.
 CLOSE = 0.6
 WARM_SWAPS = 20
 AFTER_SECONDS = 0.2  # that a swap's work goes on behind its answer: what it replaced is freed
