@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import repeat, takewhile
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -193,13 +193,6 @@ class Prompt:
         buffer = ctypes.create_string_buffer(256)
         size = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, 256, 0, False)
         return buffer.raw[:size] if size > 0 else b""
-
-    def opening(self) -> list[int]:
-        """The tokens that a conversation begins with, whatever is asked."""
-        one, other = (self.encode_prompt([{"role": "user", "content": t}]) for t in "ab")
-        return [
-            a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-        ]
 
     def encode_prompt(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()

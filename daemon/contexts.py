@@ -115,8 +115,7 @@ class Contexts:
                 lane.context.close()
             self._lanes.clear()
             for entry in self._loaded.values():
-                if entry.adapter is not None:
-                    entry.adapter.close()
+                self._free_adapter(entry)
             if self._model is not None:
                 self._model.close()
                 self._model = None

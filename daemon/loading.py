@@ -21,6 +21,7 @@ from acclimate.adapters import native
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon import models, tuning
 from acclimate.daemon.config import Config
+from acclimate.daemon.decode import common_prefix
 from acclimate.daemon.engine import Engine
 from acclimate.daemon.lock import HomeLock, Locked
 from acclimate.daemon.stream import Request
@@ -59,9 +60,6 @@ class Loading:
                 tuning=tuning.read(self.tuning_file),
             )
             stack.callback(self.engine.stop)
-            self._usual_seconds = sys.getswitchinterval()
-            stack.callback(sys.setswitchinterval, self._usual_seconds)
-            sys.setswitchinterval(_SWITCH_SECONDS)
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="loading")
             stack.callback(self._thread.shutdown, cancel_futures=True)
             self._steps.append(self._thread.submit(self._open))
@@ -79,20 +77,23 @@ class Loading:
         """The base's vocabulary, once all is done. Raises ModelError or EngineError."""
         for step in self._steps:
             step.result()
-        sys.setswitchinterval(self._usual_seconds)
         return self._prompt
 
     def _open(self) -> None:
-        self.engine.open()
-        self._prompt = Prompt.from_model(self.engine.base)
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        try:
+            self.engine.open()
+            self._prompt = Prompt.from_model(self.engine.base)
+        finally:
+            sys.setswitchinterval(usual)
 
     def _start(self, on_base: bool) -> None:
         self.engine.start(warm=on_base)
         if on_base:
             with suppress(AcclimateError):  # a template may refuse to be tried
-                self.engine.submit(
-                    Request(self._prompt.opening(), max_tokens=1, background=True)
-                ).text()
+                begun = Request(opening(self._prompt), max_tokens=1, background=True)
+                self.engine.submit(begun).text()
 
     def _take_lock(self) -> None:
         """A command may hold the home for a moment; a daemon that answers will not let go."""
@@ -106,6 +107,12 @@ class Loading:
                 if time.monotonic() > deadline or find_daemon(self.home):
                     raise
                 time.sleep(0.2)
+
+
+def opening(prompt: Prompt) -> list[int]:
+    """The tokens that a conversation begins with, whatever is asked."""
+    one, other = (prompt.encode_prompt([{"role": "user", "content": text}]) for text in "ab")
+    return one[: common_prefix(one, other)]
 
 
 def _spare_memory() -> None:

@@ -143,8 +143,6 @@ class Reader:
         `personal` says that the question is about the person's life. Raises EngineError,
         AdapterError.
         """
-        if not passages:
-            return None
         near = [hit.score for hit in passages]
         quotes = self.read(question, vector, [hit.text for hit in passages], near)
         if not quotes or quotes[0].score <= (SURE_OF_PERSON if personal else SURE):
@@ -161,6 +159,8 @@ class Reader:
 
         `nearness` is how near each text is to it (a cosine). Raises EngineError, AdapterError.
         """
+        if not texts:
+            return []
         heads = self._heads
         inner = heads["inner.weight"] @ vector + heads["inner.bias"]
         asked = vector + heads["outer.weight"] @ _gelu(inner) + heads["outer.bias"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from acclimate.adapters.native import llama_cpp
 from acclimate.adapters.prompt import Prompt
 from acclimate.daemon.engine import Engine
+from acclimate.daemon.loading import opening
 
 
 def every_end(prompt: Prompt) -> set[int]:
@@ -32,8 +33,8 @@ def test_the_vocabulary_outlives_the_engine_that_loaded_it(tiny_llama: Path) -> 
 
 def test_the_opening_is_what_any_two_conversations_share(real_models: Path) -> None:
     prompt = Prompt.from_gguf(real_models / "smollm2-135m-instruct.gguf")
-    opening = prompt.opening()
+    begun = opening(prompt)
     asked = [
         prompt.encode_prompt([{"role": "user", "content": text}]) for text in ("What?", "Say it.")
     ]
-    assert opening and all(tokens[: len(opening)] == opening for tokens in asked)
+    assert begun and all(tokens[: len(begun)] == begun for tokens in asked)
